@@ -1,0 +1,111 @@
+"""Every error that twopm-flower raises on purpose.
+
+Each says what was wrong, with which value, and what to do next::
+
+    TwopmError
+    ├── ConfigError              a setting is missing or cannot be used
+    ├── DataError                a data set cannot be read: file, column and row are named
+    ├── RecordError              bytes that claim to be one of our records are not
+    │   └── SignatureError       a signature is not canonical or not the claimed node's
+    ├── PrivacyError             encryption, decryption or keys
+    │   ├── FrameError           an encrypted update is malformed or bound to something else
+    │   ├── HeadroomError        a value would not fit the encrypted sum
+    │   └── KeyCeremonyError     a key cannot be dealt, sealed or opened
+    ├── ChainError               the chain cannot be used
+    │   ├── ChainUnavailable     nobody answers: worth trying again
+    │   ├── WrongChain           somebody else's chain answers
+    │   ├── TransactionReverted  the contract said no
+    │   └── RecordConflict       the chain holds another record than ours: an alarm
+    ├── ProtocolViolation        a party broke the protocol of a round; the node stops
+    ├── StrategyRefused          a Flower strategy that cannot work on ciphertexts
+    ├── QuorumError              too few valid replies or nodes
+    └── VerificationError        a step of the verification does not hold
+"""
+
+
+class TwopmError(Exception):
+    """Base of all errors of twopm-flower.
+
+    Parameters
+    ----------
+    message : str
+        What was wrong, with the offending value.
+    hint : str, optional
+        What to do next, as an instruction or a command.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class ConfigError(TwopmError):
+    """A setting is missing or cannot be used."""
+
+
+class DataError(TwopmError):
+    """A data set cannot be read."""
+
+
+class RecordError(TwopmError):
+    """Bytes that claim to be one of our records are not."""
+
+
+class SignatureError(RecordError):
+    """A signature is not canonical, or not by the claimed node."""
+
+
+class PrivacyError(TwopmError):
+    """Encryption, decryption or key handling failed."""
+
+
+class FrameError(PrivacyError):
+    """An encrypted update is malformed, or bound to another context."""
+
+
+class HeadroomError(PrivacyError):
+    """A value would not fit the encrypted sum; nothing was encrypted."""
+
+
+class KeyCeremonyError(PrivacyError):
+    """A key cannot be dealt, sealed or opened."""
+
+
+class ChainError(TwopmError):
+    """The chain cannot be used."""
+
+
+class ChainUnavailable(ChainError):
+    """Nobody answers at the chain's endpoint: worth trying again."""
+
+
+class WrongChain(ChainError):
+    """The endpoint answers for another chain or contract than the pinned one."""
+
+
+class TransactionReverted(ChainError):
+    """The contract refused the transaction."""
+
+
+class RecordConflict(ChainError):
+    """The chain holds another record than ours."""
+
+
+class ProtocolViolation(TwopmError):
+    """Another party broke the protocol of a round; the node does not go on."""
+
+
+class StrategyRefused(TwopmError):
+    """A Flower strategy that cannot work on ciphertexts."""
+
+
+class QuorumError(TwopmError):
+    """Too few nodes, or too few valid replies."""
+
+
+class VerificationError(TwopmError):
+    """A step of the verification does not hold."""

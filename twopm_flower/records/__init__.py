@@ -1,0 +1,1 @@
+"""What is said and signed: canonical records, digests, merkle trees, statements, bundles."""

@@ -1,0 +1,201 @@
+"""A signer that keeps its key in this process, read from a file that only its owner may read."""
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_account.signers.local import LocalAccount
+
+from twopm_flower.errors import ConfigError, RecordError
+
+MAX_KEY_FILE_BYTES = 16 * 1024
+
+
+class LocalSigner:
+    """Signs with a key held in memory.
+
+    Parameters
+    ----------
+    key : bytes
+        The 32-byte secp256k1 private key. Neither `repr` nor any error shows it.
+
+    Raises
+    ------
+    ConfigError
+        Not a private key.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        try:
+            account: LocalAccount = Account.from_key(key)
+        except Exception:  # noqa: BLE001  # eth-keys' messages may quote the key
+            account = None
+        if account is None:
+            # Raised outside the handler, so that no traceback carries the key along.
+            raise ConfigError("the key is not a secp256k1 private key of 32 bytes")
+        self._account = account
+
+    @classmethod
+    def from_file(cls, path: Path, *, password_file: Path | None = None) -> Self:
+        """Read a key file: 64 hexadecimal digits, or an encrypted keystore (version 3).
+
+        Parameters
+        ----------
+        path : Path
+            The key file.
+        password_file : Path, optional
+            The file whose first line opens an encrypted keystore.
+
+        Raises
+        ------
+        ConfigError
+            Missing, readable by others, or not a key; or the password does not open it.
+        """
+        text = _read_private(path)
+        if text.lstrip().startswith("{"):
+            return cls(_decrypt(path, text, password_file))
+        digits = text.strip().removeprefix("0x")
+        try:
+            key = bytes.fromhex(digits)
+        except ValueError:
+            key = b""
+        if len(key) != 32:
+            raise ConfigError(
+                f"{path} holds neither 64 hexadecimal digits nor an encrypted keystore",
+                hint="Point the setting at the right file, or create a key.",
+            )
+        return cls(key)
+
+    @property
+    def address(self) -> str:
+        """The EIP-55 address of the key."""
+        return str(self._account.address)
+
+    def sign_transaction(self, fields: Mapping[str, Any]) -> bytes:
+        """Sign a transaction; see :class:`~twopm_flower.signer.base.Signer`."""
+        try:
+            return bytes(self._account.sign_transaction(dict(fields)).raw_transaction)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"the transaction cannot be signed: {error}") from error
+
+    def sign_typed_data(
+        self,
+        domain: dict[str, Any],
+        types: dict[str, list[dict[str, str]]],
+        primary_type: str,
+        message: dict[str, Any],
+    ) -> bytes:
+        """Sign typed data; see :class:`~twopm_flower.signer.base.Signer`.
+
+        Raises
+        ------
+        RecordError
+            The message does not have exactly the fields of its type, or a fixed-size
+            field has another size: the encoder below would pad or drop it silently.
+        """
+        _require_exact_fields(types, primary_type, message)
+        try:
+            signable = encode_typed_data(domain, types, message)
+            return bytes(self._account.sign_message(signable).signature)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"{primary_type} cannot be signed: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"LocalSigner(address={self.address!r}, key=<redacted>)"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a signer is not serialised: its key stays where it is")
+
+
+def create_key_file(path: Path) -> LocalSigner:
+    """Create a random key and store it, readable by the owner alone.
+
+    Parameters
+    ----------
+    path : Path
+        Where the key goes; its folder is created.
+
+    Returns
+    -------
+    LocalSigner
+        The signer with the new key.
+
+    Raises
+    ------
+    ConfigError
+        Something stands there already; a key is never overwritten.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = secrets.token_bytes(32)
+    signer = LocalSigner(key)
+    # Written aside and linked into place: a crash leaves a whole key or none.
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"0x{key.hex()}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            raise ConfigError(
+                f"{path} exists already and is not overwritten",
+                hint="Choose another path, or move the old key away.",
+            ) from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return signer
+
+
+def _read_private(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+            raise ConfigError(
+                f"{path} can be read by others (mode {stat.S_IMODE(mode):04o})",
+                hint=f"Run: chmod 600 {path}",
+            )
+        if path.stat().st_size > MAX_KEY_FILE_BYTES:
+            raise ConfigError(f"{path} is too large for a key file")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"the key file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file, so it holds no key") from None
+
+
+def _decrypt(path: Path, text: str, password_file: Path | None) -> bytes:
+    if password_file is None:
+        raise ConfigError(
+            f"{path} is an encrypted keystore and no password file is set",
+            hint="Set the path of a file that holds the password.",
+        )
+    password = _read_private(password_file).split("\n", 1)[0].rstrip("\r")
+    try:
+        return bytes(Account.decrypt(json.loads(text), password))
+    except (ValueError, KeyError, TypeError, NotImplementedError):
+        raise ConfigError(
+            f"the password in {password_file} does not open {path}, or it is no keystore of version 3"
+        ) from None
+
+
+def _require_exact_fields(
+    types: dict[str, list[dict[str, str]]], primary_type: str, message: dict[str, Any]
+) -> None:
+    if primary_type not in types:
+        raise RecordError(f"the typed data do not define their own type {primary_type}")
+    fields = {field["name"]: field["type"] for field in types[primary_type]}
+    if fields.keys() != message.keys():
+        unexpected = sorted(fields.keys() ^ message.keys())
+        raise RecordError(f"{primary_type} lacks or does not know the fields {unexpected}")
+    for name, kind in fields.items():
+        value = message[name]
+        if kind == "bytes32" and not (isinstance(value, bytes) and len(value) == 32):
+            raise RecordError(f"{primary_type}.{name} is not exactly 32 bytes")

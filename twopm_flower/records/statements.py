@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from eth_account.messages import encode_typed_data
 from eth_keys.datatypes import Signature as KeySignature
 from eth_keys.exceptions import BadSignature
-from eth_utils.exceptions import ValidationError as KeyValidationError
 from eth_utils.crypto import keccak
+from eth_utils.exceptions import ValidationError as KeyValidationError
 from pydantic import ConfigDict
 
 from twopm_flower.errors import RecordError, SignatureError

@@ -5,6 +5,7 @@ Each says what was wrong, with which value, and what to do next::
     TwopmError
     ├── ConfigError              a setting is missing or cannot be used
     ├── DataError                a data set cannot be read: file, column and row are named
+    │   └── RealDataMissingError real data was insisted on and none is to be had
     ├── RecordError              bytes that claim to be one of our records are not
     │   └── SignatureError       a signature is not canonical or not the claimed node's
     ├── PrivacyError             encryption, decryption or keys
@@ -49,6 +50,10 @@ class ConfigError(TwopmError):
 
 class DataError(TwopmError):
     """A data set cannot be read."""
+
+
+class RealDataMissingError(DataError):
+    """Real data was insisted on, and none is to be had."""
 
 
 class RecordError(TwopmError):

@@ -11,12 +11,14 @@ Each says what was wrong, with which value, and what to do next::
     ├── PrivacyError             encryption, decryption or keys
     │   ├── FrameError           an encrypted update is malformed or bound to something else
     │   ├── HeadroomError        a value would not fit the encrypted sum
+    │   ├── LayoutError          arrays or metrics are not the agreed ones
     │   └── KeyCeremonyError     a key cannot be dealt, sealed or opened
     ├── ChainError               the chain cannot be used
     │   ├── ChainUnavailable     nobody answers: worth trying again
     │   ├── WrongChain           somebody else's chain answers
     │   ├── TransactionReverted  the contract said no
     │   └── RecordConflict       the chain holds another record than ours: an alarm
+    ├── NodeBehind               this node missed an opening and needs it again
     ├── ProtocolViolation        a party broke the protocol of a round; the node stops
     ├── StrategyRefused          a Flower strategy that cannot work on ciphertexts
     ├── QuorumError              too few valid replies or nodes
@@ -76,6 +78,10 @@ class HeadroomError(PrivacyError):
     """A value would not fit the encrypted sum; nothing was encrypted."""
 
 
+class LayoutError(PrivacyError):
+    """Arrays or metrics are not the ones that the layout of the update agrees on."""
+
+
 class KeyCeremonyError(PrivacyError):
     """A key cannot be dealt, sealed or opened."""
 
@@ -93,11 +99,39 @@ class WrongChain(ChainError):
 
 
 class TransactionReverted(ChainError):
-    """The contract refused the transaction."""
+    """The contract refused the transaction.
+
+    Parameters
+    ----------
+    message : str
+        What was refused and why.
+    hint : str, optional
+        What to do next.
+    error_name : str, optional
+        The contract's own error, such as ``OutOfOrder``, where it gave one that we know.
+    arguments : dict, optional
+        The values that came with it, by the names that the contract gives them.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        error_name: str | None = None,
+        arguments: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.error_name = error_name
+        self.arguments = arguments or {}
 
 
 class RecordConflict(ChainError):
     """The chain holds another record than ours."""
+
+
+class NodeBehind(TwopmError):
+    """This node missed an opening; the server has to send it again."""
 
 
 class ProtocolViolation(TwopmError):

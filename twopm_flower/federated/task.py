@@ -1,0 +1,131 @@
+"""A running task as both sides see it: terms and roster, and what follows from them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twopm_flower.errors import ProtocolViolation
+from twopm_flower.privacy.backend import Backend, open_backend
+from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
+from twopm_flower.privacy.layout import Layout, Metric
+from twopm_flower.privacy.parameters import AdditiveParameters
+from twopm_flower.records.roster import Roster
+from twopm_flower.records.statements import Domain
+from twopm_flower.records.terms import Configuration, MetricTerm, TaskTerms, model_digest
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """A task with a frozen roster.
+
+    Attributes
+    ----------
+    task_id : str
+        The id on chain.
+    domain : Domain
+        Chain and contract that statements are signed for.
+    terms : TaskTerms
+        What was agreed.
+    roster : Roster
+        Who takes part.
+    key_id : str
+        Which key updates are encrypted under; zero in plaintext mode.
+    """
+
+    task_id: str
+    domain: Domain
+    terms: TaskTerms
+    roster: Roster
+    key_id: str
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Order of the values in an update."""
+        return layout_of(self.terms)
+
+    @cached_property
+    def parameters(self) -> AdditiveParameters:
+        """Parameters of the encryption."""
+        return AdditiveParameters.from_dict(self.terms.parameters)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The encryption backend."""
+        return open_backend(self.parameters)
+
+    def frame(self, round_: int, attempt: int, node: str) -> FrameContext:
+        """Return what an update frame of one node must be bound to."""
+        return FrameContext(
+            task_id=self.task_id,
+            round=round_,
+            attempt=attempt,
+            node=node,
+            key_id=self.key_id,
+            parameters_id=self.terms.parameters_id,
+            layout_digest=self.terms.layout_digest,
+        )
+
+    def aggregate_frame(self, round_: int, attempt: int) -> FrameContext:
+        """Return what an aggregate frame must be bound to; it belongs to no node."""
+        return self.frame(round_, attempt, ZERO_NODE)
+
+    def configuration(self, round_: int, run_config: dict[str, Any]) -> Configuration:
+        """Return the configuration that nodes must see in a round."""
+        return Configuration(
+            train_config={**self.terms.train_config, "server-round": round_},
+            run_config=run_config,
+        )
+
+    def model_digest(self, arrays: dict[str, npt.NDArray[np.float32]]) -> str:
+        """Return the digest of a model in this task's layout.
+
+        Raises
+        ------
+        ProtocolViolation
+            Names, order or shapes are not the layout's.
+        """
+        shapes = tuple((name, array.shape) for name, array in arrays.items())
+        if shapes != self.layout.arrays:
+            raise ProtocolViolation(
+                f"the model's arrays are {shapes}, the task's are {self.layout.arrays}"
+            )
+        weights = b"".join(
+            np.ascontiguousarray(array, dtype="<f4").tobytes() for array in arrays.values()
+        )
+        return model_digest(self.terms.layout_digest, weights)
+
+
+def layout_of(terms: TaskTerms) -> Layout:
+    """Return the layout that the terms describe."""
+    return Layout(
+        arrays=tuple((array.name, array.shape) for array in terms.arrays),
+        metrics=tuple(
+            Metric(name=metric.name, scale=metric.scale, maximum=metric.maximum)
+            for metric in terms.train_metrics
+        ),
+    )
+
+
+def weighted_values(
+    declared: tuple[MetricTerm, ...], values: dict[str, float], samples: int
+) -> dict[str, float]:
+    """Return what is summed for each declared metric; what is not declared is dropped.
+
+    Raises
+    ------
+    ProtocolViolation
+        The app did not report a declared metric.
+    """
+    missing = [metric.name for metric in declared if metric.name not in values]
+    if missing:
+        raise ProtocolViolation(
+            f"the app reported no {missing}; the task declares them as metrics",
+            hint="Return them in the MetricRecord, or create the task without them.",
+        )
+    return {
+        metric.name: float(values[metric.name]) * (samples if metric.weighted else 1)
+        for metric in declared
+    }

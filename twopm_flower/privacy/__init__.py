@@ -1,0 +1,1 @@
+"""Homomorphic encryption of updates: parameters, packing, ciphertexts, keys, masking."""

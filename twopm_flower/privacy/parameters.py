@@ -1,0 +1,141 @@
+"""The parameters of an encrypted sum, derived from the number of nodes by formulas."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, Self, cast, get_args
+
+import rfc8785
+
+from twopm_flower.errors import ConfigError, RecordError
+from twopm_flower.privacy.residues import MODULUS
+from twopm_flower.records.digest import tagged_digest
+
+BackendName = Literal["bfv", "plaintext"]
+
+RING_DEGREE = 2048
+"""With a modulus of 54 bits this degree gives 128-bit security (HomomorphicEncryption.org
+standard, 2018, table 1: at most 54 bits for degree 2048 and a ternary secret)."""
+
+NOISE_FACTOR = 43
+"""Twice the largest noise of one fresh ciphertext: 21 from SEAL's centred binomial
+distribution and at most 1/2 from rounding the plaintext up to the modulus."""
+
+
+@dataclass(frozen=True)
+class AdditiveParameters:
+    """How integers are packed into ciphertexts so that a sum of them is exact.
+
+    Make one with `derive`. With n nodes, k fields and modulus q::
+
+        t = 2**tau    the largest with 43 * n * t < q   (so decryption cannot fail)
+        w = floor(tau / k)                              (bits of one field)
+        L = floor((2**(w - 1) - 1) / n)                 (so n inputs cannot wrap)
+
+    Attributes
+    ----------
+    backend : str
+        Name of the homomorphic encryption backend.
+    ring_degree : int
+        Coefficients of one row (one ring element).
+    modulus : int
+        The ciphertext modulus q.
+    plain_bits : int
+        tau: a coefficient carries an integer modulo ``2**tau``.
+    fields : int
+        k: signed fields packed into one coefficient.
+    width : int
+        w: bits of one field.
+    max_nodes : int
+        n: the most ciphertexts that may be added.
+    limit : int
+        L: the largest magnitude of a value of one node.
+    """
+
+    backend: BackendName
+    ring_degree: int
+    modulus: int
+    plain_bits: int
+    fields: int
+    width: int
+    max_nodes: int
+    limit: int
+
+    @classmethod
+    def derive(cls, backend: BackendName, max_nodes: int, fields: int = 2) -> Self:
+        """Return the parameters for up to `max_nodes` ciphertexts of `fields` fields.
+
+        Raises
+        ------
+        ConfigError
+            If the backend is unknown, a number is not positive, or a field would be left
+            without room for a value.
+        """
+        if backend not in get_args(BackendName):
+            known = ", ".join(get_args(BackendName))
+            raise ConfigError(f"Backend {backend!r} is unknown.", hint=f"Use one of: {known}.")
+        if max_nodes < 1 or fields < 1:
+            raise ConfigError(
+                f"max_nodes = {max_nodes} and fields = {fields} must both be at least 1."
+            )
+        plain_bits = ((MODULUS - 1) // (NOISE_FACTOR * max_nodes)).bit_length() - 1
+        width = plain_bits // fields
+        limit = ((1 << (width - 1)) - 1) // max_nodes if width > 0 else 0
+        if limit < 1:
+            raise ConfigError(
+                f"{fields} fields for {max_nodes} nodes leave no room for a value.",
+                hint="Use fewer fields per coefficient, or fewer nodes.",
+            )
+        return cls(backend, RING_DEGREE, MODULUS, plain_bits, fields, width, max_nodes, limit)
+
+    def coefficients(self, size: int) -> int:
+        """Return C, the number of coefficients that `size` values take."""
+        return -(-size // self.fields)
+
+    def rows(self, size: int) -> int:
+        """Return how many ring elements carry `size` values; 0 where nothing is encrypted."""
+        if self.backend == "plaintext":
+            return 0
+        return -(-self.coefficients(size) // self.ring_degree)
+
+    @cached_property
+    def identifier(self) -> str:
+        """The digest that frames, statements and the chain name these parameters by."""
+        return tagged_digest("additive-parameters/v1", rfc8785.dumps(self.to_dict()))
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Return a JSON-ready mapping; the modulus is a hexadecimal string.
+
+        RFC 8785 numbers are exact up to 2**53 only, and the modulus has 54 bits.
+        """
+        return {**asdict(self), "modulus": hex(self.modulus)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        RecordError
+            If anything differs from what the formulas give.
+        """
+        try:
+            backend, nodes, fields = data["backend"], data["max_nodes"], data["fields"]
+        except KeyError as missing:
+            raise RecordError(f"Encryption parameters lack {missing}.") from missing
+        if type(nodes) is not int or type(fields) is not int:
+            raise RecordError(
+                f"max_nodes = {nodes!r} and fields = {fields!r} must both be integers."
+            )
+        try:
+            parameters = cls.derive(cast(BackendName, backend), nodes, fields)
+        except ConfigError as error:
+            raise RecordError(f"Encryption parameters are not usable: {error}") from error
+        expected = parameters.to_dict()
+        for name in sorted(expected.keys() | data.keys()):
+            found, right = data.get(name), expected.get(name)
+            if type(found) is not type(right) or found != right:
+                raise RecordError(
+                    f"Encryption parameter {name} is {found!r}; the formulas give {right!r}."
+                )
+        return parameters

@@ -1,0 +1,181 @@
+"""Arithmetic on vectors of residues modulo the ciphertext modulus, in numpy alone.
+
+Adding two ciphertexts is adding their residues modulo `MODULUS`, so whoever has numpy can
+redo the server's sum, and a fingerprint of a sum is the sum of the fingerprints.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twopm_flower.errors import PrivacyError
+from twopm_flower.records.digest import tagged_digest
+
+MODULUS = 0x3FFFFFFFFED001
+"""The prime q, 54 bits: the one that SEAL chooses for ring degree 2048."""
+
+RESIDUE_BITS = 54
+CHALLENGES = 3
+"""How many points a fingerprint is taken at: a wrong sum of m residues passes all of
+them with probability at most ``(m / q) ** 3``."""
+
+Residues = npt.NDArray[np.uint64]
+
+_Q = np.uint64(MODULUS)
+_SIGNED_Q = np.int64(MODULUS)
+_INVERSE_Q = 1.0 / MODULUS
+_BLOCK = 1 << 14
+
+
+def as_residues(values: npt.NDArray[Any], what: str) -> Residues:
+    """Return a read-only view of `values` after checking that each is a residue.
+
+    Parameters
+    ----------
+    values : ndarray of uint64, any shape
+    what : str
+        How to call the array in an error.
+
+    Raises
+    ------
+    PrivacyError
+        If the dtype is not uint64 or a value is not below `MODULUS`.
+    """
+    if values.dtype != np.uint64:
+        raise PrivacyError(f"{what} holds {values.dtype}, not uint64 residues.")
+    if values.size and int(values.max()) >= MODULUS:
+        index = int(np.argmax(values.ravel() >= _Q))
+        raise PrivacyError(
+            f"{what}[{index}] is {int(values.ravel()[index])}, not below the modulus {MODULUS}."
+        )
+    view = values.view()
+    view.setflags(write=False)
+    return view
+
+
+def add_mod(a: Residues, b: Residues) -> Residues:
+    """Return ``(a + b) mod q``, element by element; both must hold residues."""
+    total: Residues = a + b
+    # The subtraction wraps around where the sum is still below q, and the minimum keeps the sum.
+    reduced: Residues = np.minimum(total, total - _Q)
+    return reduced
+
+
+def sum_mod(vectors: Iterable[Residues]) -> Residues:
+    """Return the sum of one or more residue vectors of one shape modulo q.
+
+    Raises
+    ------
+    PrivacyError
+        If there is no vector, or the shapes differ.
+    """
+    total: Residues | None = None
+    for vector in vectors:
+        if total is None:
+            total = vector.copy()
+            continue
+        if vector.shape != total.shape:
+            raise PrivacyError(
+                f"Residues of shape {vector.shape} cannot be added to shape {total.shape}."
+            )
+        np.add(total, vector, out=total)
+        np.minimum(total, total - _Q, out=total)
+    if total is None:
+        raise PrivacyError("There is nothing to add.", hint="Pass at least one ciphertext.")
+    return total
+
+
+def mul_mod(a: Residues, b: Residues | np.uint64) -> Residues:
+    """Return ``(a * b) mod q``, element by element; both must hold residues.
+
+    The product has 108 bits. A quotient estimated in float64 is wrong by a few units at
+    most, so the difference fits 64 bits with its sign and wrap-around arithmetic gives it
+    exactly; a second estimate and one conditional step bring it into ``[0, q)``.
+    """
+    estimate = (a.astype(np.float64) * b.astype(np.float64) * _INVERSE_Q).astype(np.uint64)
+    rest = (a * b - estimate * _Q).view(np.int64)
+    rest -= np.floor(rest * _INVERSE_Q).astype(np.int64) * _SIGNED_Q
+    rest += (rest < 0) * _SIGNED_Q
+    near: Residues = rest.view(np.uint64)
+    reduced: Residues = np.minimum(near, near - _Q)
+    return reduced
+
+
+def centred(residues: Residues) -> npt.NDArray[np.int64]:
+    """Return the representatives in ``[-(q - 1) / 2, (q - 1) / 2]`` of `residues`."""
+    signed = residues.astype(np.int64)
+    return np.where(signed > MODULUS // 2, signed - _SIGNED_Q, signed)
+
+
+def residue_bytes(residues: Residues) -> bytes:
+    """Return `residues` in C order as unsigned 64-bit little-endian integers."""
+    return residues.astype("<u8", copy=False).tobytes()
+
+
+def fingerprint(residues: Residues, rho: int) -> int:
+    """Return ``sum_j rho**j * residues[j - 1] mod q`` with j from 1.
+
+    The fingerprint is linear: those of the parts add up to that of their sum, modulo q.
+    Two different vectors of m residues share it for at most m of the q values of `rho`
+    (a polynomial of degree m has at most m roots).
+
+    Parameters
+    ----------
+    residues : ndarray of uint64, shape (m,)
+    rho : int
+        The challenge, in ``[1, q)``.
+
+    Raises
+    ------
+    PrivacyError
+        If `rho` is out of range.
+    """
+    if not 0 < rho < MODULUS:
+        raise PrivacyError(f"Challenge {rho} is not in [1, {MODULUS}).")
+    flat = residues.ravel()
+    powers = _powers(rho, min(_BLOCK, max(1, flat.size)))
+    step = pow(rho, _BLOCK, MODULUS)
+    total, shift = 0, 1
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        products = mul_mod(block, powers[: block.size])
+        # 2^14 products of 54 bits overflow 64 bits; their halves do not.
+        low = int(np.sum(products & np.uint64(0xFFFFFFFF)))
+        high = int(np.sum(products >> np.uint64(32)))
+        total = (total + shift * (low + (high << 32))) % MODULUS
+        shift = shift * step % MODULUS
+    return total
+
+
+def challenges(manifest_digest: str) -> tuple[int, ...]:
+    """Return the `CHALLENGES` points that a manifest's fingerprints are taken at.
+
+    Each is a 256-bit digest reduced to ``[1, q)``; the bias is below ``2**-200``.
+
+    Parameters
+    ----------
+    manifest_digest : str
+        ``0x`` and 64 hexadecimal digits.
+    """
+    digest = bytes.fromhex(manifest_digest.removeprefix("0x"))
+    if len(digest) != 32:
+        raise PrivacyError(f"{manifest_digest!r} is not a digest of 32 bytes.")
+    return tuple(
+        1 + int(tagged_digest("challenge/v1", digest, bytes([m])), 16) % (MODULUS - 1)
+        for m in range(1, CHALLENGES + 1)
+    )
+
+
+def _powers(rho: int, count: int) -> Residues:
+    """Return ``rho**1 .. rho**count`` modulo q, by doubling."""
+    powers = np.empty(count, np.uint64)
+    powers[0] = rho
+    done = 1
+    while done < count:
+        more = min(done, count - done)
+        factor = np.uint64(pow(rho, done, MODULUS))
+        powers[done : done + more] = mul_mod(powers[:more], factor)
+        done += more
+    return powers

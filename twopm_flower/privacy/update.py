@@ -1,0 +1,124 @@
+"""From a node's arrays to a ciphertext, and from the opened sum to the mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from twopm_flower.errors import PrivacyError
+from twopm_flower.privacy.backend import Backend
+from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
+from twopm_flower.privacy.keys import SharedKey
+from twopm_flower.privacy.layout import Arrays, Layout
+from twopm_flower.privacy.packing import pack, unpack
+from twopm_flower.privacy.parameters import AdditiveParameters
+from twopm_flower.privacy.quantise import mean, quantise
+
+
+@dataclass(frozen=True)
+class OpenedAggregate:
+    """What all nodes learn of a round.
+
+    Attributes
+    ----------
+    delta : dict of str to ndarray of float64
+        The weighted mean of the updates, to be added to the round's base model.
+    metrics : dict of str to int
+        The quantised sums: divide by the metric's scale.
+    values : ndarray of int64, shape (layout.size,)
+        The summed integers themselves, the same on every node.
+    """
+
+    delta: dict[str, npt.NDArray[np.float64]]
+    metrics: dict[str, int]
+    values: npt.NDArray[np.int64]
+
+
+def encrypt_update(
+    delta: Arrays,
+    metrics: Mapping[str, float],
+    *,
+    layout: Layout,
+    parameters: AdditiveParameters,
+    backend: Backend,
+    key: SharedKey | None,
+    clip: float,
+    samples: int,
+    max_samples: int,
+) -> tuple[SeededCiphertext, int]:
+    """Return a node's update encrypted, and how many of its values were clipped.
+
+    Parameters
+    ----------
+    delta : mapping of str to ndarray
+        The difference to the round's base model, array by array.
+    metrics : mapping of str to float
+        The metrics of the layout; only their sums over the nodes are ever opened.
+    key : SharedKey or None
+        None for a backend that needs no key.
+    clip : float
+        Largest magnitude of a value of `delta`.
+    samples, max_samples : int
+        The node's training rows, and the public bound on it.
+
+    Raises
+    ------
+    LayoutError
+        If arrays or metrics differ from the layout's.
+    HeadroomError
+        If a value cannot be carried. Nothing was encrypted.
+    """
+    vector = layout.flatten(delta)
+    weights, clipped = quantise(
+        vector, clip=clip, limit=parameters.limit, samples=samples, max_samples=max_samples
+    )
+    values = np.concatenate([weights, layout.quantise_metrics(metrics, limit=parameters.limit)])
+    return backend.encrypt(pack(values, parameters), key), clipped
+
+
+def open_aggregate(
+    aggregate: Ciphertext,
+    *,
+    layout: Layout,
+    parameters: AdditiveParameters,
+    backend: Backend,
+    key: SharedKey | None,
+    clip: float,
+    samples_total: int,
+    max_samples: int,
+    contributors: int,
+) -> OpenedAggregate:
+    """Return the mean of the `contributors` updates that `aggregate` is the sum of.
+
+    Parameters
+    ----------
+    samples_total : int
+        The sum of the contributors' training rows, as committed on chain.
+    contributors : int
+        How many updates were added.
+
+    Raises
+    ------
+    PrivacyError
+        If the opened integers cannot be such a sum: a wrong key, or a dishonest update.
+    """
+    coefficients = backend.decrypt(aggregate, key)
+    values = unpack(coefficients, layout.size, parameters, contributors=contributors)
+    sums = {}
+    for metric, value in zip(layout.metrics, values[layout.array_size :].tolist(), strict=True):
+        if not 0 <= value <= contributors * metric.quantise(metric.maximum):
+            raise PrivacyError(
+                f"The sum of metric {metric.name!r} opened as {value}: out of its range for "
+                f"{contributors} nodes.",
+                hint="The key is a wrong one, or an update is dishonest.",
+            )
+        sums[metric.name] = value
+    vector = mean(
+        values[: layout.array_size],
+        clip=clip,
+        limit=parameters.limit,
+        samples_total=samples_total,
+        max_samples=max_samples,
+    )
+    return OpenedAggregate(layout.unflatten(vector), sums, values)

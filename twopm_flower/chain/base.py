@@ -278,9 +278,7 @@ class ChainConnector(ChainReader, Protocol):
         """The account that pays, and that coordinates the tasks it creates."""
         ...
 
-    def register_node(
-        self, node: str, sealing_key: str, deadline: int, signature: str
-    ) -> Receipt:
+    def register_node(self, node: str, sealing_key: str, deadline: int, signature: str) -> Receipt:
         """Relay a node's signed ``Registration``; `deadline` is in seconds since the epoch."""
         ...
 
@@ -300,6 +298,7 @@ class ChainConnector(ChainReader, Protocol):
         self,
         task_id: str,
         node: str,
+        *,
         samples: int,
         data_commitment: str,
         sealing_key: str,

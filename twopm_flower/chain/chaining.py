@@ -14,6 +14,7 @@ def round_head(
     task_id: str,
     round_number: int,
     attempt: int,
+    *,
     manifest_digest: str,
     updates_root: str,
 ) -> str:

@@ -5,6 +5,7 @@ import os
 import secrets
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,12 +33,11 @@ class LocalSigner:
     """
 
     def __init__(self, key: bytes) -> None:
-        try:
-            account: LocalAccount = Account.from_key(key)
-        except Exception:  # noqa: BLE001  # eth-keys' messages may quote the key
-            account = None
+        account: LocalAccount | None = None
+        # eth-keys' messages may quote the key, so none of them travels on with our own error.
+        with suppress(Exception):
+            account = Account.from_key(key)
         if account is None:
-            # Raised outside the handler, so that no traceback carries the key along.
             raise ConfigError("the key is not a secp256k1 private key of 32 bytes")
         self._account = account
 
@@ -182,7 +182,7 @@ def _decrypt(path: Path, text: str, password_file: Path | None) -> bytes:
         return bytes(Account.decrypt(json.loads(text), password))
     except (ValueError, KeyError, TypeError, NotImplementedError):
         raise ConfigError(
-            f"the password in {password_file} does not open {path}, or it is no keystore of version 3"
+            f"the password in {password_file} does not open {path}, or that is no keystore"
         ) from None
 
 

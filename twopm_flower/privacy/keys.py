@@ -1,18 +1,17 @@
 """Secrets of a node: the key that updates are encrypted with, and the one that opens boxes."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import rfc8785
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from twopm_flower.errors import KeyCeremonyError
+from twopm_flower.errors import KeyCeremonyError, RecordError
 from twopm_flower.privacy.secret_files import read_secret_file, write_secret_file
+from twopm_flower.records.canonical import canonical_bytes, parse_canonical
 from twopm_flower.records.digest import tagged_digest
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
@@ -64,6 +63,8 @@ class SharedKey(_Unprintable):
     """
 
     def __init__(self, backend: str, secret: SecretBytes) -> None:
+        if not isinstance(backend, str):
+            raise TypeError(f"the backend of a key is a name, not {type(backend).__name__}")
         self.backend = backend
         self.secret = secret
 
@@ -77,7 +78,7 @@ class SharedKey(_Unprintable):
 
     def to_bytes(self) -> bytes:
         """Return the key as canonical JSON, secret and all, for a file or a box."""
-        return rfc8785.dumps(
+        return canonical_bytes(
             {
                 "kind": _SHARED_KEY_KIND,
                 "backend": self.backend,
@@ -94,18 +95,22 @@ class SharedKey(_Unprintable):
         KeyCeremonyError
             If the bytes are anything else; they are not shown.
         """
-        try:
-            record = json.loads(data)
-            key = cls(record["backend"], SecretBytes(bytes.fromhex(record["secret"])))
-            same = key.to_bytes() == data
-        except (ValueError, TypeError, KeyError, AttributeError):
-            same = False
-        if not same:
+        key = cls._read(data)
+        if key is None or key.to_bytes() != data:
             raise KeyCeremonyError(
                 "The bytes are not a shared key of twopm-flower.",
                 hint="`twopm keys` writes and reads such files.",
             )
         return key
+
+    @classmethod
+    def _read(cls, data: bytes) -> Self | None:
+        # No error leaves this function, for it would carry the secret into a traceback.
+        try:
+            record = parse_canonical(data, what="a shared key")
+            return cls(record["backend"], SecretBytes(bytes.fromhex(record["secret"])))
+        except (RecordError, KeyError, TypeError, ValueError):
+            return None
 
     def save(self, path: Path) -> None:
         """Write the key to a new file with mode 0600."""

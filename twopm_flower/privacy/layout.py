@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rfc8785
 
-from twopm_flower.errors import HeadroomError, LayoutError
+from twopm_flower.errors import HeadroomError, LayoutError, RecordError
+from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import tagged_digest
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -132,8 +132,8 @@ class Layout:
                 for entry in data["metrics"]
             )
             layout = cls(arrays, metrics)
-            same = rfc8785.dumps(layout.to_dict()) == rfc8785.dumps(dict(data))
-        except (KeyError, TypeError, ValueError, rfc8785.CanonicalizationError) as error:
+            same = canonical_bytes(layout.to_dict()) == canonical_bytes(dict(data))
+        except (KeyError, TypeError, ValueError, RecordError) as error:
             raise LayoutError(f"This is not a layout: {error!r}.") from error
         if not same:
             raise LayoutError("The layout has entries that no layout has.")
@@ -142,7 +142,7 @@ class Layout:
     @cached_property
     def digest(self) -> str:
         """The digest that frames and statements name this layout by."""
-        return tagged_digest("layout/v1", rfc8785.dumps(self.to_dict()))
+        return tagged_digest("layout/v1", canonical_bytes(self.to_dict()))
 
     def flatten(self, arrays: Arrays) -> Vector:
         """Return the values of `arrays` as one vector.

@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, cast, get_args
 
-import rfc8785
-
 from twopm_flower.errors import ConfigError, RecordError
 from twopm_flower.privacy.residues import MODULUS
+from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import tagged_digest
 
 BackendName = Literal["bfv", "plaintext"]
@@ -101,7 +100,7 @@ class AdditiveParameters:
     @cached_property
     def identifier(self) -> str:
         """The digest that frames, statements and the chain name these parameters by."""
-        return tagged_digest("additive-parameters/v1", rfc8785.dumps(self.to_dict()))
+        return tagged_digest("additive-parameters/v1", canonical_bytes(self.to_dict()))
 
     def to_dict(self) -> dict[str, str | int]:
         """Return a JSON-ready mapping; the modulus is a hexadecimal string.

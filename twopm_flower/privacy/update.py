@@ -1,38 +1,17 @@
 """From a node's arrays to a ciphertext, and from the opened sum to the mean."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from twopm_flower.errors import PrivacyError
 from twopm_flower.privacy.backend import Backend
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
 from twopm_flower.privacy.keys import SharedKey
-from twopm_flower.privacy.layout import Arrays, Layout
+from twopm_flower.privacy.layout import Arrays, Layout, Vector
 from twopm_flower.privacy.packing import pack, unpack
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.quantise import mean, quantise
-
-
-@dataclass(frozen=True)
-class OpenedAggregate:
-    """What all nodes learn of a round.
-
-    Attributes
-    ----------
-    delta : dict of str to ndarray of float64
-        The weighted mean of the updates, to be added to the round's base model.
-    metrics : dict of str to int
-        The quantised sums: divide by the metric's scale.
-    values : ndarray of int64, shape (layout.size,)
-        The summed integers themselves, the same on every node.
-    """
-
-    delta: dict[str, npt.NDArray[np.float64]]
-    metrics: dict[str, int]
-    values: npt.NDArray[np.int64]
 
 
 def encrypt_update(
@@ -88,7 +67,7 @@ def open_aggregate(
     samples_total: int,
     max_samples: int,
     contributors: int,
-) -> OpenedAggregate:
+) -> tuple[dict[str, Vector], dict[str, int]]:
     """Return the mean of the `contributors` updates that `aggregate` is the sum of.
 
     Parameters
@@ -97,6 +76,14 @@ def open_aggregate(
         The sum of the contributors' training rows, as committed on chain.
     contributors : int
         How many updates were added.
+
+    Returns
+    -------
+    delta : dict of str to ndarray of float64
+        The weighted mean of the updates, to be added to the round's base model: the same
+        bits on every node.
+    metrics : dict of str to int
+        The quantised sums: divide by the metric's scale.
 
     Raises
     ------
@@ -121,4 +108,4 @@ def open_aggregate(
         samples_total=samples_total,
         max_samples=max_samples,
     )
-    return OpenedAggregate(layout.unflatten(vector), sums, values)
+    return layout.unflatten(vector), sums

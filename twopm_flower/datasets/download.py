@@ -96,7 +96,6 @@ def _fetch(url: str, connect_timeout_s: float, total_timeout_s: float, progress:
         BarColumn(),
         DownloadColumn(),
         console=Console(stderr=True),
-        transient=True,
         disable=not progress,
     )
     with requests.get(url, stream=True, timeout=timeouts) as response, bar:
@@ -138,10 +137,12 @@ def _write(folder: Path, name: str, data: bytes) -> Path:
     part = folder / f".{name}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(target)
+        try:
+            part.write_bytes(data)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise DataError(
             f"Cannot write {target}: {error.strerror}.", hint="Set TWOPM_HOME to a folder of yours."
         ) from error

@@ -177,7 +177,8 @@ def _cells(name: str, frame: pd.DataFrame) -> pd.Series:
 
 def _one_hot(column: CategoryColumn, frame: pd.DataFrame) -> NDArray[np.float64]:
     cells = _cells(column.name, frame).to_numpy(dtype=object)
-    matches = cells[:, None] == np.array(column.values, dtype=object)[None, :]
+    vocabulary = np.array(column.values, dtype=object)
+    matches = np.asarray(cells[:, None] == vocabulary[None, :], dtype=np.bool_)
     _refuse(~matches.any(axis=1), column, frame)
     return matches[:, :-1].astype(np.float64)
 

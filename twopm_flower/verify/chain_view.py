@@ -1,0 +1,227 @@
+"""What the verifier reads from a chain, whoever reads it: the chain connectors fit as they are."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class DeploymentView(Protocol):
+    """Which chain and contracts a view reads."""
+
+    @property
+    def chain_id(self) -> int:
+        """EIP-155 chain id."""
+        ...
+
+    @property
+    def genesis_hash(self) -> str:
+        """Hash of block 0."""
+        ...
+
+    @property
+    def node_registry(self) -> str:
+        """Address of the node registry."""
+        ...
+
+    @property
+    def task_registry(self) -> str:
+        """Address of the task registry."""
+        ...
+
+
+class TaskView(Protocol):
+    """What the task registry stores of a task."""
+
+    @property
+    def state(self) -> str:
+        """One of "open", "running", "finalised" and "cancelled"."""
+        ...
+
+    @property
+    def terms_digest(self) -> str:
+        """Digest of the terms."""
+        ...
+
+    @property
+    def roster_digest(self) -> str:
+        """Chained digest of the memberships."""
+        ...
+
+    @property
+    def members(self) -> int:
+        """How many members there are."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """Planned rounds."""
+        ...
+
+    @property
+    def min_contributors(self) -> int:
+        """Fewest members."""
+        ...
+
+    @property
+    def quorum(self) -> int:
+        """Fewest signatures under a final model."""
+        ...
+
+    @property
+    def max_samples(self) -> int:
+        """Largest number of samples of one member."""
+        ...
+
+    @property
+    def last_round(self) -> int:
+        """Round of the last record."""
+        ...
+
+    @property
+    def last_attempt(self) -> int:
+        """Attempt of the last record."""
+        ...
+
+    @property
+    def head(self) -> str:
+        """Chained digest of all records."""
+        ...
+
+    @property
+    def model_digest(self) -> str | None:
+        """The final model."""
+        ...
+
+
+class MemberView(Protocol):
+    """A membership as the task registry's events tell it."""
+
+    @property
+    def node(self) -> str:
+        """The member's address."""
+        ...
+
+    @property
+    def samples(self) -> int:
+        """Samples committed to."""
+        ...
+
+    @property
+    def data_commitment(self) -> str:
+        """Salted commitment to them."""
+        ...
+
+    @property
+    def sealing_key(self) -> str:
+        """X25519 public key."""
+        ...
+
+
+class RecordView(Protocol):
+    """A recorded attempt of a round."""
+
+    @property
+    def round(self) -> int:
+        """The round."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """The attempt."""
+        ...
+
+    @property
+    def manifest_digest(self) -> str:
+        """Digest of the manifest."""
+        ...
+
+    @property
+    def updates_root(self) -> str:
+        """Merkle root of the updates."""
+        ...
+
+    @property
+    def head(self) -> str:
+        """Chained digest up to this record."""
+        ...
+
+    @property
+    def block_number(self) -> int:
+        """The block's number."""
+        ...
+
+    @property
+    def block_hash(self) -> str:
+        """The block's hash."""
+        ...
+
+    @property
+    def transaction_hash(self) -> str:
+        """The transaction's hash."""
+        ...
+
+    @property
+    def gas_used(self) -> int | None:
+        """Gas of the transaction, where the chain tells."""
+        ...
+
+
+class FinalView(Protocol):
+    """How a task was finalised."""
+
+    @property
+    def model_digest(self) -> str:
+        """The final model."""
+        ...
+
+    @property
+    def metrics_digest(self) -> str:
+        """Metric sums of the last round."""
+        ...
+
+    @property
+    def head(self) -> str:
+        """Chained digest of all records."""
+        ...
+
+    @property
+    def signers(self) -> int:
+        """How many members signed."""
+        ...
+
+    @property
+    def block_number(self) -> int:
+        """The block's number."""
+        ...
+
+    @property
+    def transaction_hash(self) -> str:
+        """The transaction's hash."""
+        ...
+
+
+class ChainView(Protocol):
+    """A reader of one deployment. Any method may raise an error of ours."""
+
+    def check(self) -> None:
+        """Check that the endpoint serves the chain and the contracts that it is pinned to."""
+        ...
+
+    def deployment(self) -> DeploymentView:
+        """Return what the reader is pinned to."""
+        ...
+
+    def task(self, task_id: str) -> TaskView:
+        """Return a task."""
+        ...
+
+    def members(self, task_id: str) -> Sequence[MemberView]:
+        """Return the roster, in the order of joining."""
+        ...
+
+    def round_records(self, task_id: str) -> Sequence[RecordView]:
+        """Return all records in order, those of superseded attempts included."""
+        ...
+
+    def finalisation(self, task_id: str) -> FinalView | None:
+        """Return how the task was finalised, or None."""
+        ...

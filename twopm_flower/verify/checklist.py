@@ -1,0 +1,174 @@
+"""The verifier: a numbered checklist over a bundle and, where one is at hand, its chain.
+
+What must hold for a run to be the one that its members signed:
+
+ 1. The bundle has one encoding only; parameters and layout of the terms are the ones that
+    their digests name; nothing is in it that no manifest lists.
+ 2. The task on chain (this chain, this genesis, these contracts) has these terms, this
+    roster and these settings. [needs a chain]
+ 3. Every member signed its membership; the first one signed the deal of the key.
+ 4. Every update is signed by its member, for this task, round, attempt, base model,
+    previous manifest, configuration, app, key, parameters and layout.
+ 5. Survivors and exclusions are the roster; enough contributed; the counted samples and the
+    merkle root are the survivors'.
+ 6. Every manifest names the one before it, and as base model the one agreed on before it.
+ 7. Every aggregate has the digest that its manifest commits to.
+ 8. The survivors' signed fingerprints add up to the aggregate's.
+ 9. The ciphertexts, where the bundle has them, are the signed ones and add up to the
+    aggregate. [else the sum is checked by step 8 alone]
+10. The chain records exactly these manifests, in this order, superseded attempts included,
+    and its head is the one that they chain to. [needs a chain]
+11. In every round a quorum of members signed one model and one set of metric sums, nobody
+    another; the last is the final one on chain.
+12. The masked evaluations are exactly the survivors', and their sums are possible.
+
+The first step that does not hold ends the verification: later steps build on it.
+The code below and in the modules of the steps follows the same numbers.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from twopm_flower.errors import RecordError, TwopmError
+from twopm_flower.records.bundle import RunBundle
+from twopm_flower.verify.chain_view import ChainView
+from twopm_flower.verify.outcome_steps import (
+    check_evaluations,
+    check_outcome,
+    check_records,
+    opened_metrics,
+)
+from twopm_flower.verify.report import Report, StepResult, StepStatus
+from twopm_flower.verify.round_steps import (
+    check_aggregates,
+    check_chaining,
+    check_manifests,
+    check_statements,
+    check_sums,
+    is_re_executed,
+    redo_sums,
+)
+from twopm_flower.verify.subject import SkippedStep, Subject
+from twopm_flower.verify.task_steps import check_bundle, check_members, check_task
+
+STEPS: tuple[tuple[str, Callable[[Subject], str]], ...] = (
+    ("bundle, parameters and layout", check_bundle),  # 1
+    ("task on chain", check_task),  # 2
+    ("memberships and key deal", check_members),  # 3
+    ("signed updates", check_statements),  # 4
+    ("survivors, exclusions, merkle roots", check_manifests),  # 5
+    ("chain of manifests and models", check_chaining),  # 6
+    ("aggregate digests", check_aggregates),  # 7
+    ("sums by fingerprints", check_sums),  # 8
+    ("sums re-executed", redo_sums),  # 9
+    ("records on chain", check_records),  # 10
+    ("agreed models and finalisation", check_outcome),  # 11
+    ("held-out evaluation", check_evaluations),  # 12
+)
+CHAIN_STEPS = (2, 10)
+
+
+def load_bundle(path: str | Path) -> RunBundle:
+    """Read a bundle file.
+
+    Raises
+    ------
+    RecordError
+        Not readable, not canonical JSON, or not a bundle; the field is named.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise RecordError(
+            f"the bundle {path} cannot be read: {error.strerror}",
+            hint="'twopm bundle export' writes one.",
+        ) from error
+    return RunBundle.from_bytes(data)
+
+
+def verify_bundle(
+    bundle: RunBundle,
+    *,
+    chain: ChainView | None,
+    progress: Callable[[StepResult], None] | None = None,
+) -> Report:
+    """Go through the checklist.
+
+    Parameters
+    ----------
+    bundle : RunBundle
+        What `load_bundle` returned.
+    chain : ChainView or None
+        A reader of the chain that the run is anchored in; without one the steps that need
+        it are skipped and the report says "not anchored". So they are when it does not answer.
+    progress : callable, optional
+        Called with each step's result, as it is known.
+
+    Returns
+    -------
+    Report
+        Never raises for what is wrong with the bundle: the report says it.
+
+    Examples
+    --------
+    >>> report = verify_bundle(load_bundle("run.json"), chain=None)  # doctest: +SKIP
+    >>> report.exit_code, report.level  # doctest: +SKIP
+    (2, 'fingerprints')
+    """
+    subject = Subject(bundle, chain)
+    steps: list[StepResult] = []
+    failed: int | None = None
+    for number, (title, check) in enumerate(STEPS, start=1):
+        if failed is None:
+            result = _run(number, title, check, subject)
+        else:
+            detail = f"not reached: step {failed} failed"
+            result = StepResult(number, title, "skipped", detail, 0.0)
+        if result.status == "failed":
+            failed = number
+        steps.append(result)
+        if progress is not None:
+            progress(result)
+    passed = {step.number for step in steps if step.status == "passed"}
+    re_executed = 9 in passed and is_re_executed(subject)
+    anchored = passed.issuperset(CHAIN_STEPS)
+    return Report(
+        task_id=bundle.task_id,
+        title=bundle.terms.title,
+        trust_mode=bundle.terms.trust_mode,
+        rounds=len(bundle.rounds),
+        planned_rounds=bundle.terms.rounds,
+        steps=tuple(steps),
+        level="re-executed" if re_executed else "fingerprints",
+        anchored=anchored,
+        finalised=anchored and 11 in passed and subject.complete,
+        metrics=tuple(opened_metrics(subject)) if failed is None else (),
+        notes=_notes(bundle, anchored=anchored, re_executed=re_executed),
+    )
+
+
+def _run(number: int, title: str, check: Callable[[Subject], str], subject: Subject) -> StepResult:
+    started = time.perf_counter()
+    status: StepStatus = "passed"
+    try:
+        detail = check(subject)
+    except SkippedStep as skipped:
+        status, detail = "skipped", str(skipped)
+    except TwopmError as error:
+        status, detail = "failed", str(error)
+    return StepResult(number, title, status, detail, time.perf_counter() - started)
+
+
+def _notes(bundle: RunBundle, *, anchored: bool, re_executed: bool) -> tuple[str, ...]:
+    notes = []
+    if bundle.terms.trust_mode == "plaintext":
+        notes.append("PLAINTEXT: updates were not encrypted, the server could read each of them.")
+    if bundle.terms.trust_mode == "shared-key":
+        notes.append("Trust mode shared-key: any member who obtains an update can read it.")
+    if not re_executed:
+        notes.append("Sum checked by fingerprints, not re-executed.")
+    if not anchored:
+        notes.append("Not anchored: nothing was compared with a chain.")
+    notes.append("That the models are decrypted correctly rests on the quorum that signed them.")
+    return tuple(notes)

@@ -67,7 +67,6 @@ class Finalisation(Record):
     block_number: Uint53
     model_digest: Digest
     metrics_digest: Digest
-    gas_used: Uint53
 
 
 class SupersededAttempt(Record):

@@ -1,4 +1,4 @@
-"""A node's own look at the chain: does it hold the manifests that the server showed?"""
+"""A node's own look at the chain: whether it holds the manifests that the server showed."""
 
 import time
 from collections.abc import Callable

@@ -2,6 +2,8 @@
 
 from typing import Self
 
+from pydantic import Field
+
 from twopm_flower.errors import ProtocolViolation
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.fields import Digest, Record, Round, Uint32
@@ -53,7 +55,7 @@ class Progress(Record):
     opened_manifest: Digest = ZERO_DIGEST
     model_digest: Digest | None = None
     update: OwnUpdate | None = None
-    fingerprinted: dict[str, Digest] = {}
+    fingerprinted: dict[str, Digest] = Field(default_factory=dict)
     evaluated: tuple[Uint32, ...] = ()
     pending: tuple[Pending, ...] = ()
     excluded_in_a_row: Uint32 = 0

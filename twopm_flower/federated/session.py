@@ -115,7 +115,7 @@ class NodeSession:
             return step()
         except (ProtocolViolation, VerificationError, RecordError, FrameError) as error:
             self._store(self._progress.changed(halted=str(error)))
-            log.error("node stops: %s", error)
+            log.exception("this node stops")
             raise
 
     # --- train ---------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class NodeSession:
         delta = {
             name: trained[name].astype(np.float64) - base[name].astype(np.float64) for name in base
         }
-        encrypted = encrypt_update(
+        encrypted, clipped = encrypt_update(
             delta,
             weighted_values(terms.train_metrics, metrics, member.samples),
             layout=task.layout,
@@ -153,7 +153,7 @@ class NodeSession:
             max_samples=terms.max_samples,
         )
         context = task.frame(order.round, order.attempt, member.node)
-        ciphertext = task.backend.expand(encrypted.ciphertext)
+        ciphertext = task.backend.expand(encrypted)
         update_digest = ciphertext.digest(context)
         statement = UpdateStatement(
             task_id=task.task_id,
@@ -179,19 +179,19 @@ class NodeSession:
                 )
             )
         )
-        if encrypted.clipped:
+        if clipped:
             log.warning(
                 "round %d: %d of %d values were clipped to ±%g",
                 order.round,
-                encrypted.clipped,
+                clipped,
                 task.layout.array_size,
                 terms.clip,
             )
         return TrainReply(
-            frame=encode_update(context, encrypted.ciphertext),
+            frame=encode_update(context, encrypted, task.parameters.backend),
             update=sign(statement, self._signer, task.domain),
             reports=reports,
-            clipped=encrypted.clipped,
+            clipped=clipped,
         )
 
     # --- evaluate ------------------------------------------------------------------------
@@ -427,7 +427,8 @@ class NodeSession:
         )
         base = self._folder.load_model(manifest.round - 1)
         model = {
-            name: (base[name].astype(np.float64) + mean[name]).astype(np.float32) for name in base
+            name: (array.astype(np.float64) + mean[name]).astype(np.float32)
+            for name, array in base.items()
         }
         model_digest = task.model_digest(model)
         self._folder.save_model(manifest.round, model, model_digest)

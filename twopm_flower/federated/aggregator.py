@@ -1,0 +1,239 @@
+"""The server's side of one attempt: check each reply, add what is valid, list what is not.
+
+The aggregator holds no key and cannot read what it adds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from twopm_flower.errors import FrameError, RecordError, SignatureError
+from twopm_flower.federated.exchange import TrainReply
+from twopm_flower.federated.task import TaskContext
+from twopm_flower.privacy.ciphertext import Ciphertext, add
+from twopm_flower.privacy.frame import encode_aggregate, parse_update
+from twopm_flower.records.manifest import (
+    Exclusion,
+    ExclusionReason,
+    RoundManifest,
+    Survivor,
+    updates_root,
+)
+from twopm_flower.records.statements import Signed, UpdateStatement
+
+
+class RefusedReplyError(Exception):
+    """A reply that is left out of the sum, with its reason and the node it claims to be of."""
+
+    def __init__(self, reason: ExclusionReason, detail: str, node: str | None = None) -> None:
+        super().__init__(detail)
+        self.reason: ExclusionReason = reason
+        self.detail = detail[:300]
+        self.node = node
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every update of an attempt has to be bound to."""
+
+    round: int
+    attempt: int
+    previous_manifest: str
+    base_model: str
+    config_digest: str
+
+
+@dataclass(frozen=True)
+class AcceptedUpdate:
+    """One valid update."""
+
+    statement: Signed[UpdateStatement]
+    ciphertext: Ciphertext
+    upload_bytes: int
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The outcome of an attempt."""
+
+    manifest: RoundManifest
+    updates: tuple[AcceptedUpdate, ...]
+    frame: bytes
+
+
+@dataclass
+class NodePins:
+    """One chain address per Flower node and the other way round, for a whole run."""
+
+    address_of: dict[int, str] = field(default_factory=dict)
+
+    def pin(self, flower_node: int, address: str) -> None:
+        """Remember who is who.
+
+        Raises
+        ------
+        RefusedReplyError
+            The Flower node was another chain node before, or the other way round.
+        """
+        known = self.address_of.get(flower_node)
+        if known is not None and known != address:
+            raise RefusedReplyError(
+                "binding", f"Flower node {flower_node} was {known} before", address
+            )
+        if known is None and address in self.address_of.values():
+            raise RefusedReplyError(
+                "binding", f"{address} answered through another Flower node before", address
+            )
+        self.address_of[flower_node] = address
+
+
+class RoundAggregator:
+    """Adds the valid updates of one attempt.
+
+    Parameters
+    ----------
+    task : TaskContext
+        The task.
+    setting : Setting
+        What updates must be bound to.
+    pins : NodePins
+        Who is who in this run.
+    barred : mapping of str to str
+        Nodes that are left out of this round, with the reason: they signed false
+        fingerprints, or vanished, in an earlier attempt.
+    """
+
+    def __init__(
+        self, task: TaskContext, setting: Setting, pins: NodePins, barred: Mapping[str, str]
+    ) -> None:
+        self._task = task
+        self._setting = setting
+        self._pins = pins
+        self._barred = barred
+        self._accepted: dict[str, AcceptedUpdate] = {}
+        self._excluded: dict[str, Exclusion] = {
+            node: Exclusion(node=node, reason="binding", detail=detail)
+            for node, detail in barred.items()
+        }
+
+    @property
+    def accepted(self) -> int:
+        """How many updates are valid so far."""
+        return len(self._accepted)
+
+    def receive(self, flower_node: int, reply: TrainReply) -> None:
+        """Check one reply: frame, length, range, key, signature, membership, in this order.
+
+        Raises
+        ------
+        RefusedReplyError
+            The reply is left out, for the reason given.
+        """
+        task, setting, claimed = self._task, self._setting, reply.update.node
+        context = task.frame(setting.round, setting.attempt, claimed)
+        try:
+            seeded = parse_update(reply.frame, context, task.parameters, task.layout)
+        except FrameError as error:
+            raise RefusedReplyError("malformed", str(error), claimed) from error
+        try:
+            statement = reply.update.check(task.domain)
+        except SignatureError as error:
+            raise RefusedReplyError("signature", str(error), claimed) from error
+        if claimed not in task.roster.nodes:
+            raise RefusedReplyError("binding", f"{claimed} is not a member of the task")
+        self._pins.pin(flower_node, claimed)
+        if claimed in self._accepted:
+            raise RefusedReplyError("binding", f"{claimed} sent a second update", claimed)
+        if claimed in self._barred:
+            raise RefusedReplyError("binding", self._barred[claimed], claimed)
+        self._check_binding(statement)
+        ciphertext = task.backend.expand(seeded)
+        digest = ciphertext.digest(context)
+        if digest != statement.update_digest:
+            raise RefusedReplyError(
+                "binding",
+                f"the update has digest {digest}, the node signed {statement.update_digest}",
+                claimed,
+            )
+        self._accepted[claimed] = AcceptedUpdate(reply.update, ciphertext, len(reply.frame))
+
+    def exclude(self, node: str, reason: ExclusionReason, detail: str) -> None:
+        """List a member as left out; the first reason given stays."""
+        if node in self._task.roster.nodes and node not in self._accepted:
+            self._excluded.setdefault(
+                node, Exclusion(node=node, reason=reason, detail=detail[:300])
+            )
+
+    def finish(self) -> Aggregate:
+        """Add the accepted updates and commit to the sum.
+
+        Raises
+        ------
+        RecordError
+            Nothing was accepted.
+        """
+        if not self._accepted:
+            raise RecordError(f"round {self._setting.round}: no valid update to add")
+        task, setting = self._task, self._setting
+        for node in task.roster.nodes:
+            self.exclude(node, "late", "no reply within the time-out")
+        updates = tuple(self._accepted[node] for node in sorted(self._accepted, key=str.lower))
+        context = task.aggregate_frame(setting.round, setting.attempt)
+        total = add([update.ciphertext for update in updates], max_nodes=task.parameters.max_nodes)
+        survivors = tuple(
+            Survivor(node=u.statement.node, update_digest=u.statement.statement.update_digest)
+            for u in updates
+        )
+        manifest = RoundManifest(
+            task_id=task.task_id,
+            round=setting.round,
+            attempt=setting.attempt,
+            previous_manifest=setting.previous_manifest,
+            terms_digest=task.terms.digest,
+            roster_digest=task.roster.digest,
+            trust_mode=task.terms.trust_mode,
+            app_bundle=task.terms.app_bundle,
+            config_digest=setting.config_digest,
+            base_model=setting.base_model,
+            key_id=task.key_id,
+            parameters_id=task.terms.parameters_id,
+            layout_digest=task.terms.layout_digest,
+            survivors=survivors,
+            exclusions=tuple(
+                sorted(
+                    (e for e in self._excluded.values() if e.node not in self._accepted),
+                    key=lambda exclusion: exclusion.node.lower(),
+                )
+            ),
+            samples=task.roster.samples_of([survivor.node for survivor in survivors]),
+            updates_root=updates_root(task.task_id, setting.round, setting.attempt, survivors),
+            aggregate_digest=total.aggregate_digest(context),
+        )
+        return Aggregate(
+            manifest=manifest,
+            updates=updates,
+            frame=encode_aggregate(context, total, task.parameters.backend),
+        )
+
+    def _check_binding(self, statement: UpdateStatement) -> None:
+        task, setting = self._task, self._setting
+        expected = {
+            "task_id": task.task_id,
+            "round": setting.round,
+            "attempt": setting.attempt,
+            "terms_digest": task.terms.digest,
+            "roster_digest": task.roster.digest,
+            "app_bundle": task.terms.app_bundle,
+            "config_digest": setting.config_digest,
+            "previous_manifest": setting.previous_manifest,
+            "base_model": setting.base_model,
+            "key_id": task.key_id,
+            "parameters_id": task.terms.parameters_id,
+            "layout_digest": task.terms.layout_digest,
+        }
+        for name, value in expected.items():
+            if getattr(statement, name) != value:
+                raise RefusedReplyError(
+                    "binding",
+                    f"{name} is {getattr(statement, name)}, expected {value}",
+                    statement.node,
+                )

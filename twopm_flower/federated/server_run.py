@@ -1,0 +1,494 @@
+"""The server's side of a run: what each exchange carries and what its replies lead to.
+
+Holds public values only; knows no Flower.
+"""
+
+import base64
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twopm_flower.errors import QuorumError, RecordError
+from twopm_flower.federated.aggregator import (
+    AcceptedUpdate,
+    Aggregate,
+    NodePins,
+    RefusedReplyError,
+    RoundAggregator,
+    Setting,
+)
+from twopm_flower.federated.exchange import (
+    CloseOrder,
+    EvaluateOrder,
+    EvaluateReply,
+    FloatArrays,
+    ModelReport,
+    Opening,
+    TrainOrder,
+    TrainReply,
+)
+from twopm_flower.federated.task import TaskContext
+from twopm_flower.privacy.masking import unmask_sum
+from twopm_flower.privacy.residues import challenges, fingerprint
+from twopm_flower.records.bundle import Deployment, RoundBundle, RunBundle, SupersededAttempt
+from twopm_flower.records.digest import ZERO_DIGEST
+from twopm_flower.records.manifest import ExclusionReason, OpenedMetrics
+from twopm_flower.records.statements import (
+    EvaluationStatement,
+    FingerprintStatement,
+    KeyDeal,
+    ModelStatement,
+    Signed,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back from one Flower node: a parsed reply, or why there is none.
+
+    ``behind`` is the last round that a node opened which asks for older openings.
+    """
+
+    flower_node: int
+    value: TrainReply | EvaluateReply | None
+    reason: ExclusionReason = "error"
+    detail: str = ""
+    behind: int | None = None
+
+
+@dataclass
+class _Round:
+    """What is collected about one round while it runs, and until its model is signed."""
+
+    aggregate: Aggregate
+    fingerprints: tuple[Signed[FingerprintStatement], ...] = ()
+    superseded: tuple[SupersededAttempt, ...] = ()
+    evaluations: tuple[Signed[EvaluationStatement], ...] = ()
+    reports: dict[str, ModelReport] = field(default_factory=dict)
+
+    def opening(self) -> Opening:
+        return Opening(
+            manifest=self.aggregate.manifest,
+            updates=tuple(update.statement for update in self.aggregate.updates),
+            fingerprints=self.fingerprints,
+            aggregate=self.aggregate.frame,
+        )
+
+    def agreed(self) -> tuple[ModelStatement, OpenedMetrics] | None:
+        """Return the model that most nodes report, with its metric sums."""
+        count = Counter(report.model.statement for report in self.reports.values())
+        if not count:
+            return None
+        statement = count.most_common(1)[0][0]
+        metrics = next(r.metrics for r in self.reports.values() if r.model.statement == statement)
+        return statement, metrics
+
+    def supporters(self, statement: ModelStatement) -> tuple[ModelReport, ...]:
+        """Return the reports of one model, sorted by node."""
+        chosen = [r for r in self.reports.values() if r.model.statement == statement]
+        return tuple(sorted(chosen, key=lambda report: report.model.node.lower()))
+
+
+class ServerRun:
+    """The state of a run on the server.
+
+    Parameters
+    ----------
+    task : TaskContext
+        The task, with the id of its key and never the key.
+    deployment : Deployment
+        Where it is anchored, for the bundle.
+    key_deal : Signed[KeyDeal] or None
+        The dealer's public statement; None in plaintext mode.
+    initial : dict
+        The public initial model.
+    late_limit : int
+        Late replies of one node in a row that stop the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: TaskContext,
+        deployment: Deployment,
+        key_deal: Signed[KeyDeal] | None,
+        initial: FloatArrays,
+        late_limit: int,
+    ) -> None:
+        self.task = task
+        self._deployment = deployment
+        self._key_deal = key_deal
+        self._initial = initial
+        self._late_limit = late_limit
+        self._late: Counter[str] = Counter()
+        self._pins = NodePins()
+        self._rounds: list[_Round] = []
+        self._current: _Round | None = None
+        self._superseded: tuple[SupersededAttempt, ...] = ()
+        self._barred: dict[str, str] = {}
+        self._behind: int | None = None
+        self._closing: tuple[Signed[EvaluationStatement], ...] = ()
+
+    # --- orders --------------------------------------------------------------------------
+
+    def train_order(self, round_: int, attempt: int) -> TrainOrder:
+        """Return what nodes are asked in a train exchange."""
+        if attempt == 1:
+            self._superseded, self._barred = (), {}
+        terms = self.task.terms
+        return TrainOrder(
+            task_id=self.task.task_id,
+            round=round_,
+            attempt=attempt,
+            config={**terms.train_config, "server-round": round_},
+            initial=self._initial if self._oldest_needed(round_) == 0 else {},
+            openings=self._openings(round_),
+        )
+
+    def evaluate_order(self) -> EvaluateOrder:
+        """Return what nodes are asked in the evaluate exchange of the current attempt."""
+        aggregate = self._require_current().aggregate
+        round_ = aggregate.manifest.round
+        return EvaluateOrder(
+            task_id=self.task.task_id,
+            config={**self.task.terms.evaluate_config, "server-round": round_},
+            manifest=aggregate.manifest,
+            updates=tuple(update.statement for update in aggregate.updates),
+        )
+
+    def close_order(self) -> CloseOrder:
+        """Return what nodes are asked in the closing exchange."""
+        last = len(self._rounds)
+        return CloseOrder(
+            task_id=self.task.task_id,
+            config={**self.task.terms.evaluate_config, "server-round": last},
+            initial=self._initial if self._oldest_needed(last + 1) == 0 else {},
+            openings=self._openings(last + 1),
+        )
+
+    def _oldest_needed(self, round_: int) -> int:
+        # A node that trains in round r has opened r - 2 and opens r - 1 now.
+        usual = max(round_ - 2, 0)
+        return usual if self._behind is None else min(usual, self._behind)
+
+    def _openings(self, round_: int) -> tuple[Opening, ...]:
+        first = self._oldest_needed(round_)
+        return tuple(entry.opening() for entry in self._rounds[first : round_ - 1])
+
+    # --- replies -------------------------------------------------------------------------
+
+    def accept_train(
+        self, round_: int, attempt: int, replies: Iterable[Reply], run_config: dict[str, Any]
+    ) -> tuple[Aggregate, tuple[int, ...]]:
+        """Add what is valid and commit to it.
+
+        Returns
+        -------
+        aggregate : Aggregate
+            Manifest and sum.
+        flower_nodes : tuple of int
+            The Flower nodes whose updates are in it.
+
+        Raises
+        ------
+        QuorumError
+            Too few valid updates, too few equal models of the round before, or one node was
+            late too often in a row.
+        """
+        replies = tuple(replies)
+        self._note_behind(replies)
+        if round_ > 1:
+            self._collect_reports(self._rounds[-1], replies)
+        base, previous = self._base(round_)
+        setting = Setting(
+            round=round_,
+            attempt=attempt,
+            previous_manifest=previous,
+            base_model=base,
+            config_digest=self.task.configuration(round_, run_config).digest,
+        )
+        aggregator = RoundAggregator(self.task, setting, self._pins, self._barred)
+        accepted = []
+        for reply in replies:
+            if not isinstance(reply.value, TrainReply):
+                self._exclude(aggregator, reply)
+                continue
+            try:
+                aggregator.receive(reply.flower_node, reply.value)
+            except RefusedReplyError as refusal:
+                log.warning("round %d: left out (%s): %s", round_, refusal.reason, refusal.detail)
+                if refusal.node is not None:
+                    aggregator.exclude(refusal.node, refusal.reason, refusal.detail)
+            else:
+                accepted.append(reply.flower_node)
+        needed = self.task.terms.min_contributors
+        if aggregator.accepted < needed:
+            reasons = "; ".join(f"{r.flower_node}: {r.detail}" for r in replies if r.value is None)
+            raise QuorumError(
+                f"round {round_}: {aggregator.accepted} valid updates, {needed} are needed"
+                + (f" ({reasons})" if reasons else ""),
+                hint="Look at the nodes' logs, start the missing nodes and run the task anew.",
+            )
+        aggregate = aggregator.finish()
+        self._count_late(aggregate)
+        self._current = _Round(aggregate, superseded=self._superseded)
+        return aggregate, tuple(accepted)
+
+    def accept_evaluate(self, replies: Iterable[Reply]) -> tuple[str, ...]:
+        """Collect fingerprints and masked evaluations; return the survivors without a valid one.
+
+        When every survivor signed its fingerprints the round is complete. Otherwise a new
+        attempt without those that did not is due; nothing has been opened.
+        """
+        current = self._require_current()
+        manifest = current.aggregate.manifest
+        replies = tuple(replies)
+        self._note_behind(replies)
+        points = challenges(manifest.digest)
+        fingerprints: dict[str, Signed[FingerprintStatement]] = {}
+        evaluations: dict[str, Signed[EvaluationStatement]] = {}
+        updates = {update.statement.node: update for update in current.aggregate.updates}
+        for reply in replies:
+            if not isinstance(reply.value, EvaluateReply):
+                continue
+            try:
+                self._take_fingerprint(reply, reply.value, updates, points, fingerprints)
+                self._take_evaluation(
+                    reply.value, evaluations, model_round=manifest.round - 1, closing=False
+                )
+            except (RecordError, RefusedReplyError) as error:
+                log.warning("round %d: node %d: %s", manifest.round, reply.flower_node, error)
+        missing = tuple(node for node in manifest.nodes if node not in fingerprints)
+        if missing:
+            self._superseded = (
+                *self._superseded,
+                SupersededAttempt(manifest=manifest, record=None),
+            )
+            for node in missing:
+                self._barred[node] = f"no valid fingerprints in attempt {manifest.attempt}"
+            return missing
+        current.fingerprints = tuple(fingerprints[node] for node in manifest.nodes)
+        if set(evaluations) == set(manifest.nodes):
+            current.evaluations = tuple(evaluations[node] for node in manifest.nodes)
+        self._rounds.append(current)
+        self._behind = None
+        return ()
+
+    def accept_close(self, replies: Iterable[Reply]) -> tuple[ModelStatement, dict[str, str]]:
+        """Collect the final model's statements; return the agreed one and its signatures.
+
+        Raises
+        ------
+        QuorumError
+            No quorum signed one model.
+        """
+        replies = tuple(replies)
+        last = self._rounds[-1]
+        self._collect_reports(last, replies)
+        evaluations: dict[str, Signed[EvaluationStatement]] = {}
+        for reply in replies:
+            if isinstance(reply.value, EvaluateReply):
+                try:
+                    self._take_evaluation(
+                        reply.value, evaluations, model_round=len(self._rounds), closing=True
+                    )
+                except RecordError as error:
+                    log.warning("closing: node %d: %s", reply.flower_node, error)
+        nodes = last.aggregate.manifest.nodes
+        if set(evaluations) == set(nodes):
+            self._closing = tuple(evaluations[node] for node in nodes)
+        self._base(len(self._rounds) + 1)
+        agreed = last.agreed()
+        if agreed is None:
+            raise QuorumError("no node signed the final model")
+        statement, _ = agreed
+        signatures = {r.model.node: r.model.signature for r in last.supporters(statement)}
+        return statement, signatures
+
+    # --- results -------------------------------------------------------------------------
+
+    def opened_metrics(self, round_: int) -> dict[str, float] | None:
+        """Return the sums of a round's training metrics in their own units."""
+        agreed = self._rounds[round_ - 1].agreed()
+        if agreed is None:
+            return None
+        scales = {metric.name: metric.scale for metric in self.task.terms.train_metrics}
+        return {name: value / scales[name] for name, value in agreed[1].sums.items()}
+
+    def evaluation_sums(self, model_round: int) -> dict[str, float] | None:
+        """Return the evaluation sums of one model, or None when they cannot be opened."""
+        if model_round == len(self._rounds) and self._closing:
+            statements = self._closing
+        elif model_round < len(self._rounds):
+            statements = self._rounds[model_round].evaluations
+        else:
+            statements = ()
+        if not statements:
+            return None
+        totals = unmask_sum([_words(signed.statement.masked) for signed in statements])
+        declared = self.task.terms.evaluation_metrics
+        return {
+            metric.name: total / metric.scale
+            for metric, total in zip(declared, totals, strict=True)
+        }
+
+    def bundle(self) -> RunBundle:
+        """Return the public bundle of all completed rounds."""
+        return RunBundle(
+            deployment=self._deployment,
+            task_id=self.task.task_id,
+            terms=self.task.terms,
+            roster=self.task.roster,
+            key_deal=self._key_deal,
+            rounds=tuple(self._round_bundle(entry) for entry in self._rounds),
+            closing=self._closing,
+            finalisation=None,
+            aggregates={
+                entry.aggregate.manifest.aggregate_digest: base64.b64encode(
+                    entry.aggregate.frame
+                ).decode()
+                for entry in self._rounds
+            },
+            ciphertexts={},
+        )
+
+    def _round_bundle(self, entry: _Round) -> RoundBundle:
+        agreed = entry.agreed()
+        reports = entry.supporters(agreed[0]) if agreed else ()
+        return RoundBundle(
+            manifest=entry.aggregate.manifest,
+            superseded=entry.superseded,
+            updates=tuple(update.statement for update in entry.aggregate.updates),
+            fingerprints=entry.fingerprints,
+            evaluations=entry.evaluations,
+            models=tuple(report.model for report in reports),
+            metrics=agreed[1] if agreed else None,
+            record=None,
+        )
+
+    # --- details -------------------------------------------------------------------------
+
+    def _require_current(self) -> _Round:
+        if self._current is None:
+            raise RecordError("no attempt is under way")
+        return self._current
+
+    def _base(self, round_: int) -> tuple[str, str]:
+        if round_ == 1:
+            return self.task.terms.initial_model, ZERO_DIGEST
+        entry = self._rounds[round_ - 2]
+        agreed = entry.agreed()
+        support = len(entry.supporters(agreed[0])) if agreed else 0
+        if agreed is None or support < self.task.terms.quorum:
+            raise QuorumError(
+                f"round {round_ - 1}: {support} nodes signed the same model, "
+                f"{self.task.terms.quorum} are needed",
+                hint="Look at the nodes' logs: a node that stops says why.",
+            )
+        if support < len(entry.reports):
+            log.error(
+                "ALARM: %d nodes opened another model in round %d",
+                len(entry.reports) - support,
+                round_ - 1,
+            )
+        return agreed[0].model_digest, entry.aggregate.manifest.digest
+
+    def _collect_reports(self, entry: _Round, replies: Iterable[Reply]) -> None:
+        manifest = entry.aggregate.manifest
+        for reply in replies:
+            for report in reply.value.reports if reply.value is not None else ():
+                statement = report.model.statement
+                bound = (statement.task_id, statement.round, statement.manifest_digest)
+                if bound != (manifest.task_id, manifest.round, manifest.digest):
+                    continue
+                try:
+                    report.model.check(self.task.domain)
+                except RecordError as error:
+                    log.warning("model statement of %s: %s", report.model.node, error)
+                    continue
+                member = report.model.node in self.task.roster.nodes
+                if member and report.metrics.digest == statement.metrics_digest:
+                    entry.reports.setdefault(report.model.node, report)
+
+    def _take_fingerprint(
+        self,
+        reply: Reply,
+        value: EvaluateReply,
+        updates: dict[str, AcceptedUpdate],
+        points: tuple[int, ...],
+        taken: dict[str, Signed[FingerprintStatement]],
+    ) -> None:
+        signed = value.fingerprint
+        if signed is None:
+            return
+        manifest = self._require_current().aggregate.manifest
+        statement = signed.check(self.task.domain)
+        self._pins.pin(reply.flower_node, signed.node)
+        update = updates.get(signed.node)
+        if update is None or statement.manifest_digest != manifest.digest:
+            raise RecordError(f"{signed.node} signed fingerprints for another manifest")
+        residues = update.ciphertext.residues()
+        if statement.fingerprints != tuple(fingerprint(residues, point) for point in points):
+            raise RecordError(
+                f"{signed.node} signed false fingerprints of the update that it signed itself"
+            )
+        taken[signed.node] = signed
+
+    def _take_evaluation(
+        self,
+        value: EvaluateReply,
+        taken: dict[str, Signed[EvaluationStatement]],
+        *,
+        model_round: int,
+        closing: bool,
+    ) -> None:
+        signed = value.evaluation
+        if signed is None:
+            return
+        entry = self._rounds[-1] if closing else self._require_current()
+        manifest = entry.aggregate.manifest
+        statement = signed.check(self.task.domain)
+        bound = (
+            statement.task_id,
+            statement.manifest_digest,
+            statement.model_round,
+            statement.closing,
+            len(statement.masked),
+        )
+        declared = len(self.task.terms.evaluation_metrics)
+        if bound != (self.task.task_id, manifest.digest, model_round, closing, declared):
+            raise RecordError(f"{signed.node} signed an evaluation for another exchange")
+        if signed.node in manifest.nodes:
+            taken[signed.node] = signed
+
+    def _exclude(self, aggregator: RoundAggregator, reply: Reply) -> None:
+        address = self._pins.address_of.get(reply.flower_node)
+        log.warning("node %d (%s): %s", reply.flower_node, address or "unknown", reply.detail)
+        if address is not None:
+            aggregator.exclude(address, reply.reason, reply.detail)
+
+    def _note_behind(self, replies: Iterable[Reply]) -> None:
+        behind = [reply.behind for reply in replies if reply.behind is not None]
+        if behind:
+            self._behind = min(behind)
+
+    def _count_late(self, aggregate: Aggregate) -> None:
+        late = {e.node for e in aggregate.manifest.exclusions if e.reason == "late"}
+        for node in self.task.roster.nodes:
+            self._late[node] = self._late[node] + 1 if node in late else 0
+            if self._late[node] >= self._late_limit:
+                raise QuorumError(
+                    f"{node} was late {self._late[node]} times in a row",
+                    hint="Raise coordinator.train_timeout_s, or find out what slows it down.",
+                )
+
+
+def _words(masked: tuple[int, ...]) -> npt.NDArray[np.uint64]:
+    return np.array(masked, dtype=np.uint64)

@@ -8,6 +8,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from twopm_flower.chain.calls import FinaliseCall, FinalRound, RoundCall, SignedTransaction
+
+__all__ = [
+    "ChainConnector",
+    "ChainReader",
+    "Deployment",
+    "FinalRound",
+    "Finalisation",
+    "FinaliseCall",
+    "Member",
+    "Receipt",
+    "RoundCall",
+    "RoundRecord",
+    "SignedTransaction",
+    "TaskPhase",
+    "TaskState",
+]
+
 TaskPhase = Literal["open", "running", "finalised", "cancelled"]
 
 
@@ -174,46 +192,6 @@ class Member:
     data_commitment: str
     sealing_key: str
     index: int
-
-
-@dataclass(frozen=True)
-class FinalRound:
-    """The last record as it was made; the contract checks that it hashes to the stored head."""
-
-    previous_head: str
-    attempt: int
-    manifest_digest: str
-    updates_root: str
-
-
-@dataclass(frozen=True)
-class RoundCall:
-    """What is to be recorded of a round."""
-
-    task_id: str
-    round: int
-    attempt: int
-    manifest_digest: str
-    updates_root: str
-
-
-@dataclass(frozen=True)
-class FinaliseCall:
-    """What ends a task; `signatures` maps each signing member to its signature."""
-
-    task_id: str
-    last: FinalRound
-    model_digest: str
-    metrics_digest: str
-    signatures: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class SignedTransaction:
-    """Bytes that may be broadcast any number of times and take effect at most once."""
-
-    raw: bytes
-    transaction_hash: str
 
 
 class ChainReader(Protocol):

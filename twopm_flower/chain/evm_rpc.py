@@ -20,6 +20,7 @@ from web3.exceptions import (
 from web3.providers.base import BaseProvider
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
 
+from twopm_flower.chain.calls import hexadecimal
 from twopm_flower.chain.contracts import explain_revert
 from twopm_flower.errors import ChainError, ChainUnavailable, WrongChain
 
@@ -96,20 +97,8 @@ def rpc_message(error: Web3RPCError) -> str:
 
 
 def bytes32(digest: str) -> bytes:
-    """Return the 32 bytes of a digest.
-
-    Raises
-    ------
-    ChainError
-        Not ``0x`` and 64 hexadecimal digits: an encoder would pad it silently.
-    """
-    try:
-        raw = bytes.fromhex(digest.removeprefix("0x"))
-    except ValueError:
-        raw = b""
-    if len(raw) != 32 or not digest.startswith("0x"):
-        raise ChainError(f"{digest!r} is not a digest of 32 bytes in hexadecimal")
-    return raw
+    """Return the 32 bytes of a digest; ChainError when it has another size."""
+    return hexadecimal(digest, 32)
 
 
 def hex32(value: bytes) -> str:

@@ -1,0 +1,158 @@
+"""Delivers an outbox in the background, and waits for it at the end."""
+
+import logging
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from twopm_flower.chain.base import FinaliseCall, RoundCall
+from twopm_flower.chain.outbox import Delivery, Outbox
+from twopm_flower.errors import ChainError, ChainUnavailable
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class OutboxWorker:
+    """A thread that delivers whatever is queued, and tries again when nobody answers.
+
+    Parameters
+    ----------
+    outbox : Outbox or Path
+        What to deliver.
+    connector : ChainConnector
+        The chain.
+    first_pause_s, longest_pause_s : float
+        How long to wait after a failure; each further failure doubles it.
+
+    Examples
+    --------
+    >>> with OutboxWorker(outbox, connector) as worker:  # doctest: +SKIP
+    ...     worker.enqueue(call)
+    ...     worker.flush(timeout_s=300)
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox | Path,
+        connector: Delivery,
+        *,
+        first_pause_s: float = FIRST_PAUSE_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
+    ) -> None:
+        self._outbox = Outbox(outbox) if isinstance(outbox, Path) else outbox
+        self._connector = connector
+        self._first_pause_s = first_pause_s
+        self._longest_pause_s = longest_pause_s
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._wanted = True
+        self._alarm: ChainError | sqlite3.Error | None = None
+        self._trouble: ChainUnavailable | None = None
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+
+    @property
+    def alarm(self) -> ChainError | sqlite3.Error | None:
+        """The first error that trying again does not mend, or None."""
+        return self._alarm
+
+    def start(self) -> Self:
+        """Start delivering."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop after the entry that is being delivered; the rest stays queued."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def enqueue(self, call: RoundCall | FinaliseCall) -> int:
+        """Queue an entry and wake the thread; see :meth:`Outbox.enqueue`."""
+        number = self._outbox.enqueue(call)
+        with self._changed:
+            self._wanted = True
+            self._changed.notify_all()
+        return number
+
+    def unrecorded(self) -> int:
+        """Return how many entries the chain does not hold yet."""
+        return len(self._outbox.pending())
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything is on the chain.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long to wait, in seconds.
+
+        Raises
+        ------
+        ChainUnavailable
+            Not everything was delivered in time; it stays in the outbox.
+        ChainError, sqlite3.Error
+            An entry failed for good, or the outbox cannot be read.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            self._wanted = True
+            self._changed.notify_all()
+            while pending := self._outbox.pending():
+                if self._alarm is not None:
+                    raise self._alarm
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._thread.is_alive():
+                    raise ChainUnavailable(
+                        f"{len(pending)} entries of the outbox are not on the chain"
+                        f" after {timeout_s:g} s",
+                        hint="Deliver again when the chain answers: nothing is lost.",
+                    ) from self._trouble
+                self._changed.wait(remaining)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        while self._wait_for_work(pause_s):
+            try:
+                self._outbox.deliver(self._connector)
+            except ChainUnavailable as error:
+                self._trouble, self._wanted = error, True
+                pause_s = self._longer(pause_s)
+                _log.warning("the chain does not answer, next attempt in %g s: %s", pause_s, error)
+            except (ChainError, sqlite3.Error) as error:
+                # Tasks other than the failed one go on; the first alarm is the one that counts.
+                self._alarm, self._wanted = self._alarm or error, True
+                pause_s = self._longer(pause_s)
+                _log.error("the outbox cannot deliver: %s", error)
+            else:
+                pause_s = 0.0
+            with self._changed:
+                self._changed.notify_all()
+
+    def _longer(self, pause_s: float) -> float:
+        return min(max(2 * pause_s, self._first_pause_s), self._longest_pause_s)
+
+    def _wait_for_work(self, pause_s: float) -> bool:
+        with self._changed:
+            if pause_s > 0:
+                self._changed.wait_for(lambda: self._stopping, timeout=pause_s)
+            self._changed.wait_for(lambda: self._stopping or self._wanted)
+            self._wanted = False
+            return not self._stopping

@@ -22,6 +22,7 @@ Each says what was wrong, with which value, and what to do next::
     ├── ProtocolViolation        a party broke the protocol of a round; the node stops
     ├── StrategyRefused          a Flower strategy that cannot work on ciphertexts
     ├── QuorumError              too few valid replies or nodes
+    ├── DeploymentError          a SuperLink, a SuperNode or a run does not start or fails
     └── VerificationError        a step of the verification does not hold
 """
 
@@ -131,7 +132,19 @@ class RecordConflict(ChainError):
 
 
 class NodeBehind(TwopmError):
-    """This node missed an opening; the server has to send it again."""
+    """This node missed an opening; the server has to send it again.
+
+    Parameters
+    ----------
+    message : str
+        What was asked, and how far the node is.
+    opened_round : int
+        The last round that the node opened.
+    """
+
+    def __init__(self, message: str, *, opened_round: int) -> None:
+        super().__init__(message)
+        self.opened_round = opened_round
 
 
 class ProtocolViolation(TwopmError):
@@ -144,6 +157,10 @@ class StrategyRefused(TwopmError):
 
 class QuorumError(TwopmError):
     """Too few nodes, or too few valid replies."""
+
+
+class DeploymentError(TwopmError):
+    """A SuperLink, a SuperNode or a run does not start, or fails."""
 
 
 class VerificationError(TwopmError):

@@ -132,7 +132,7 @@ class RecordConflict(ChainError):
 
 
 class NodeBehind(TwopmError):
-    """This node missed an opening; the server has to send it again.
+    """A node missed an opening; the server has to send it again.
 
     Parameters
     ----------

@@ -46,12 +46,12 @@ class FrameContext:
 
     @cached_property
     def update_bytes(self) -> bytes:
-        """The 192 bytes that bind a node's update, in the order of the attributes."""
+        """The 160 bytes that bind a node's update, in the order of the attributes."""
         return self._place + bytes.fromhex(self.node[2:]) + self._material
 
     @cached_property
     def aggregate_bytes(self) -> bytes:
-        """The 172 bytes that bind a round's sum: the same without the node."""
+        """The 140 bytes that bind a round's sum: the same without the node."""
         return self._place + self._material
 
     @property

@@ -21,6 +21,8 @@ _SHARED_KEY_KIND = "twopm-flower shared key v1"
 class _Unprintable:
     """Refuses the ways by which a secret leaves a process unnoticed."""
 
+    __slots__ = ()
+
     def __reduce__(self) -> Any:
         raise TypeError(f"{type(self).__name__} holds a secret and is never pickled or copied")
 

@@ -19,6 +19,9 @@ def quantise(
 ) -> tuple[npt.NDArray[np.int64], int]:
     """Return ``rint(S * (samples / max_samples) * clip(update))`` with ``S = floor(limit / clip)``.
 
+    The weight ``S * samples / max_samples`` is one correctly rounded quotient of integers,
+    and it multiplies the clipped value.
+
     Parameters
     ----------
     update : ndarray of float64, shape (d,)
@@ -89,6 +92,9 @@ def error_bound(
 
 def steps(*, clip: float, limit: int) -> int:
     """Return S, the whole number of quantisation steps per unit of the update.
+
+    The quotient is one of float64: rounding can take it over the exact one by a unit in the
+    last place, which is too little for ``rint(S * clip)`` to exceed `limit`.
 
     Raises
     ------

@@ -6,71 +6,28 @@ running however this process ends. Flower is used by its own commands only.
 """
 
 import json
-import os
 import re
-import signal
 import socket
 import ssl
 import subprocess
-import sysconfig
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from twopm_flower.errors import DeploymentError
 from twopm_flower.node.certificates import create_server_certificates, create_supernode_key
 from twopm_flower.node.kept_process import KeptProcess
+from twopm_flower.node.surroundings import LOOPBACK, flower_environment, free_port
 
 CONNECTION = "twopm"
 START_TIMEOUT_S = 90.0
-_HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 3
 _PORT_TAKEN = "address already in use"
 _POLL_S = 0.05
 _COMMAND_TIMEOUT_S = 120.0
-_FLOWER_SETTINGS = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    # Flower asks for new work once a second by default; ten times shortens every exchange.
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONUNBUFFERED": "1",
-}
-
-
-def flower_environment(flower_home: Path, **extra: str) -> dict[str, str]:
-    """Return the environment for a process of Flower.
-
-    Parameters
-    ----------
-    flower_home : Path
-        The process's own ``FLWR_HOME``.
-    **extra : str
-        Further variables.
-
-    Returns
-    -------
-    dict
-        This process's environment without its ``TWOPM_`` and ``FLWR_`` variables, with this
-        interpreter's commands first on ``PATH`` and with telemetry, update checks and
-        installations at run time switched off.
-    """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("TWOPM_", "FLWR_"))
-    }
-    path = os.pathsep.join([sysconfig.get_path("scripts"), kept.get("PATH", os.defpath)])
-    # Small models gain nothing from threads, and several processes share the machine.
-    threads = {"OMP_NUM_THREADS": kept.get("OMP_NUM_THREADS", "1")}
-    home = {"FLWR_HOME": str(flower_home)}
-    return {**kept, **_FLOWER_SETTINGS, **threads, **home, "PATH": path, **extra}
 
 
 @dataclass
@@ -172,7 +129,7 @@ class Deployment:
                     *["flower-superlink", "--enable-supernode-auth"],
                     *["--disable-runtime-dependency-installation"],
                     *["--database", str(self.folder / "database" / "superlink.db")],
-                    *["--host", _HOST, "--port", str(port)],
+                    *["--host", LOOPBACK, "--port", str(port)],
                     *self._tls_flags("superlink"),
                 ],
                 home=self.coordinator_home,
@@ -183,7 +140,7 @@ class Deployment:
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(
             f"[superlink]\ndefault = {json.dumps(CONNECTION)}\n\n[superlink.{CONNECTION}]\n"
-            f"address = {json.dumps(f'{_HOST}:{self.port}')}\n"
+            f"address = {json.dumps(f'{LOOPBACK}:{self.port}')}\n"
             f"root-certificates = {json.dumps(str(self._certificates.authority))}\n",
             encoding="utf-8",
         )
@@ -378,10 +335,10 @@ class Deployment:
         process = self._keep(
             f"SuperNode {name}",
             [
-                *["flower-supernode", "--superlink", f"{_HOST}:{self.port}"],
+                *["flower-supernode", "--superlink", f"{LOOPBACK}:{self.port}"],
                 *["--root-certificates", str(self._certificates.authority)],
                 *["--auth-supernode-private-key", str(key)],
-                *["--host", _HOST, "--port", str(free_port())],
+                *["--host", LOOPBACK, "--port", str(free_port())],
                 *["--node-config", config],
                 *self._tls_flags(f"nodes/{name}"),
             ],
@@ -424,8 +381,8 @@ class Deployment:
         context = ssl.create_default_context(cafile=self._certificates.authority)
         try:
             with (
-                socket.create_connection((_HOST, self.port), timeout=5) as plain,
-                context.wrap_socket(plain, server_hostname=_HOST),
+                socket.create_connection((LOOPBACK, self.port), timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname=LOOPBACK),
             ):
                 return True
         except OSError:
@@ -434,34 +391,6 @@ class Deployment:
     def _reason(self, run: Run) -> str:
         said = [line for line in run.process.text().splitlines() if "Error" in line]
         return said[-1].strip() if said else run.process.complaint()
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free at this moment."""
-    with socket.socket() as listener:
-        listener.bind((_HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@contextmanager
-def ending_on_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that every block is left in order."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _failure(process: KeptProcess) -> DeploymentError:

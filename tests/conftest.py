@@ -1,0 +1,76 @@
+"""What every test gets: an environment of its own, and the choice of how much is run."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDENT_FILES = ("student-mat.csv", "student-por.csv")
+NEEDS_ALL = ("deployed", "simulation", "notebook", "slow")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("twopm-flower")
+    group.addoption(
+        "--all",
+        action="store_true",
+        dest="everything",
+        help="also run deployed, simulation, notebook and slow tests (minutes, not seconds)",
+    )
+    group.addoption(
+        "--full", action="store_true", help="as --all, and the largest counts, too (hours)"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    full = config.getoption("full")
+    left_out = set() if full else {"full"}
+    if not full and not config.getoption("everything"):
+        left_out.update(NEEDS_ALL)
+    if config.option.markexpr:
+        left_out = set()  # whoever names markers with -m has chosen already
+    chosen, dropped = [], []
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        (dropped if marks & left_out else chosen).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = chosen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests away from the user's home and from everybody's telemetry."""
+    data = os.environ.get("TWOPM_DATA_DIR")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("TWOPM_", "FLWR_"))]:
+            patch.delenv(name)
+        if data:
+            patch.setenv("TWOPM_DATA_DIR", data)
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("TWOPM_HOME", str(home / "twopm"))
+        patch.setenv("FLWR_HOME", str(home / "flwr"))
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        patch.setenv("FLWR_TELEMETRY_ENABLED", "0")
+        patch.setenv("FLWR_DISABLE_UPDATE_CHECK", "1")
+        patch.setenv("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("COLUMNS", "80")
+        yield
+
+
+@pytest.fixture(scope="session")
+def student_data() -> Path:
+    """Return the folder with the real UCI files, or skip and say where they belong."""
+    named = os.environ.get("TWOPM_DATA_DIR")
+    candidates = [Path(named)] if named else []
+    candidates += [ROOT / "shared/data/student", ROOT.parent / "shared/data/student"]
+    for folder in candidates:
+        if all((folder / name).is_file() for name in STUDENT_FILES):
+            return folder
+    pytest.skip(
+        f"the UCI files {' and '.join(STUDENT_FILES)} are in none of "
+        f"{', '.join(str(folder) for folder in candidates)}; set TWOPM_DATA_DIR"
+    )

@@ -57,10 +57,17 @@ def test_a_row_is_encoded_alike_whatever_other_rows_a_node_has(rows):
     np.testing.assert_array_equal(encoder.encode_features(STUDENTS.iloc[rows]), whole[rows])
 
 
-def test_numbers_go_from_their_public_range_to_minus_one_and_one():
+def test_numbers_go_from_their_public_range_to_minus_one_and_one_and_grades_to_four():
     encoder = FeatureEncoder("A")
-    assert [value(encoder, one(G1=grade), "G1") for grade in (0, 5, 10, 20)] == [-1, -0.5, 0, 1]
     assert [value(encoder, one(age=age), "age") for age in (15, 22)] == [-1, 1]
+    assert [value(encoder, one(health=level), "health") for level in (1, 3, 4)] == [-1, 0, 0.5]
+    for grade in ("G1", "G2"):
+        assert [value(encoder, one(**{grade: points}), grade) for points in (0, 5, 10, 20)] == [
+            -4,
+            -2,
+            0,
+            4,
+        ]
 
 
 def test_words_are_one_hot_and_the_last_published_word_is_all_zeros():

@@ -66,7 +66,7 @@ class Stage:
             self.register(node)
         return nodes
 
-    def create(self, *, rounds=3, min_contributors=2, quorum=2, max_samples=1000) -> str:
+    def create(self, *, rounds=2, min_contributors=2, quorum=2, max_samples=1000) -> str:
         task_id, _ = self.connector.create_task(
             digest(77),
             rounds=rounds,

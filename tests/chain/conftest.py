@@ -13,13 +13,13 @@ def devnet(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def deployment(devnet):
-    return deploy(devnet.provider(), devnet.signer)
+    return deploy(devnet.rpc, devnet.signer)
 
 
 @pytest.fixture(scope="session")
 def stage(devnet, deployment):
     """One chain for all tests: each makes tasks of its own."""
-    return Stage(EvmConnector(devnet.provider(), deployment, devnet.signer))
+    return Stage(EvmConnector(devnet.rpc, deployment, devnet.signer))
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def depart(stage, devnet, node, signature, deadline=FAR_FUTURE):
     address = stage.connector.deployment().node_registry
     contract = Web3().eth.contract(address=address, abi=load_contract("NodeRegistry").abi)
     data = contract.encode_abi("depart", args=[node.address, deadline, signature])
-    account = EvmAccount(EvmRpc(devnet.provider()), devnet.signer, devnet.chain_id)
+    account = EvmAccount(EvmRpc(devnet.rpc), devnet.signer, devnet.chain_id)
     return account.transact("depart", data, to=address)
 
 

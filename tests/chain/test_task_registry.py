@@ -18,7 +18,7 @@ def refused(error_name):
 def stranger(devnet, deployment):
     """Another coordinator on the same chain, with money of its own."""
     signer = new_node()
-    rpc = EvmRpc(devnet.provider())
+    rpc = EvmRpc(devnet.rpc)
     fields = {
         "type": 2,
         "chainId": devnet.chain_id,
@@ -32,7 +32,7 @@ def stranger(devnet, deployment):
     }
     sent = rpc.web3.eth.send_raw_transaction(devnet.signer.sign_transaction(fields))
     EvmAccount(rpc, signer, devnet.chain_id).wait("0x" + bytes(sent).hex())
-    return Stage(EvmConnector(devnet.provider(), deployment, signer))
+    return Stage(EvmConnector(devnet.rpc, deployment, signer))
 
 
 def test_a_task_tells_what_was_agreed(stage):
@@ -174,14 +174,14 @@ def test_a_later_attempt_supersedes_an_earlier_one_and_both_stay_visible(stage, 
 
 @pytest.mark.parametrize(("round_number", "attempt"), [(0, 1), (1, 0), (2, 1), (3, 5)])
 def test_the_first_record_is_of_round_one(stage, nodes, round_number, attempt):
-    task_id = stage.running_task(nodes)
+    task_id = stage.running_task(nodes, rounds=3)
     with refused("OutOfOrder"):
         stage.record(task_id, round_number, attempt)
 
 
 @pytest.mark.parametrize(("round_number", "attempt"), [(1, 9), (0, 9), (3, 0), (2, 1)])
 def test_a_round_is_neither_skipped_nor_gone_back_to(stage, nodes, round_number, attempt):
-    task_id = stage.running_task(nodes)
+    task_id = stage.running_task(nodes, rounds=3)
     stage.record(task_id, 1)
     stage.record(task_id, 2, attempt=2)
     with refused("OutOfOrder"):
@@ -395,7 +395,7 @@ def test_a_reason_is_a_sentence_not_a_novel(stage):
 @pytest.mark.parametrize("members", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_round_costs_the_same_for_any_number_of_nodes(stage, nodes, members):
     roster = nodes + stage.registered_nodes(members - 3)
-    task_id = stage.running_task(roster, min_contributors=members)
+    task_id = stage.running_task(roster, rounds=3, min_contributors=members)
     gas = [stage.record(task_id, round_number).gas_used for round_number in (1, 2, 3)]
     assert max(gas[1:]) <= GAS_PER_RECORD
     assert abs(gas[1] - gas[2]) < 100

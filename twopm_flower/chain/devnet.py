@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from twopm_flower.chain.devnet_node import DevnetNode
-from twopm_flower.chain.devnet_rpc import DevnetProvider, JsonRpc, RpcServer
+from twopm_flower.chain.devnet_rpc import JsonRpc, RpcServer
 from twopm_flower.chain.devnet_store import DevnetStore
 from twopm_flower.chain.process_lock import ProcessLock
 from twopm_flower.errors import ChainError, ChainUnavailable
@@ -21,6 +21,7 @@ from twopm_flower.signer.keystore import LocalSigner, create_key_file
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
+EXECUTION_STACK_BYTES = 64 * 1024 * 1024
 
 
 class Devnet:
@@ -42,6 +43,8 @@ class Devnet:
         Hash of block 0.
     signer : LocalSigner
         Signs for the funded account.
+    rpc : JsonRpc
+        An endpoint for connectors in this process.
 
     Raises
     ------
@@ -51,7 +54,7 @@ class Devnet:
     Examples
     --------
     >>> with Devnet(folder) as devnet:  # doctest: +SKIP
-    ...     deployment = deploy(devnet.provider(), devnet.signer)
+    ...     deployment = deploy(devnet.rpc, devnet.signer)
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,10 +75,6 @@ class Devnet:
         self.genesis_hash = self._node.genesis_hash
         self.rpc = JsonRpc(self._node)
 
-    def provider(self) -> DevnetProvider:
-        """Return a web3 provider that stays in this process."""
-        return DevnetProvider(self.rpc)
-
     def close(self) -> None:
         """Close the database and let others open it."""
         self._node.close()
@@ -93,7 +92,7 @@ class Devnet:
         self.close()
 
 
-def open_read_only(folder: Path) -> DevnetProvider:
+def open_read_only(folder: Path) -> JsonRpc:
     """Open the chain in a folder for reading, whether or not a server runs over it.
 
     Parameters
@@ -103,7 +102,7 @@ def open_read_only(folder: Path) -> DevnetProvider:
 
     Returns
     -------
-    DevnetProvider
+    JsonRpc
         To be given to :class:`~twopm_flower.chain.evm.EvmReader` in place of an address.
 
     Raises
@@ -112,7 +111,7 @@ def open_read_only(folder: Path) -> DevnetProvider:
         There is no chain in it.
     """
     node = DevnetNode(DevnetStore(folder / "chain.sqlite", read_only=True))
-    return DevnetProvider(JsonRpc(node))
+    return JsonRpc(node)
 
 
 def serve(
@@ -271,6 +270,8 @@ def main() -> int:
     parser.add_argument("--until-stdin-closes", action="store_true")
     arguments = parser.parse_args()
 
+    # Contracts may call each other 1024 levels deep, on the stack of the thread that executes.
+    threading.stack_size(EXECUTION_STACK_BYTES)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from web3.providers.base import BaseProvider
-from web3.types import RPCEndpoint, RPCResponse
-
 from twopm_flower.chain.devnet_node import PRIORITY_FEE_WEI, Call, CallError, DevnetNode, LogFilter
 
 CLIENT_VERSION = "twopm-devnet/1/py-evm-prague"
 MAX_REQUEST_BYTES = 1024 * 1024
 MAX_BATCH = 100
+MAX_DEPTH = 32
 MAX_FEE_HISTORY = 1024
 IDLE_TIMEOUT_S = 60.0
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -34,7 +32,7 @@ class RpcError(Exception):
 
 
 class JsonRpc:
-    """Answers JSON-RPC requests from a node.
+    """Answers JSON-RPC requests from a node; an endpoint for a connector in this process.
 
     Parameters
     ----------
@@ -194,32 +192,6 @@ class JsonRpc:
         raise RpcError(SERVER_ERROR, "only the latest state can be asked for")
 
 
-class DevnetProvider(BaseProvider):
-    """Lets web3 talk to a node in this process.
-
-    Parameters
-    ----------
-    rpc : JsonRpc
-        The methods.
-    """
-
-    def __init__(self, rpc: JsonRpc) -> None:
-        super().__init__()
-        self._rpc = rpc
-
-    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        """Answer one request, through JSON and back as over a wire."""
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
-        answer: RPCResponse = json.loads(
-            json.dumps(self._rpc.answer(json.loads(json.dumps(request))))
-        )
-        return answer
-
-    def is_connected(self, show_traceback: bool = False) -> bool:
-        """Return True: it is here."""
-        return True
-
-
 class RpcServer(ThreadingHTTPServer):
     """Serves JSON-RPC over HTTP.
 
@@ -266,11 +238,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(self.headers["Content-Length"]))
         try:
-            request = json.loads(body)
-        except (ValueError, RecursionError):
-            self._reply(200, _failure(None, RpcError(PARSE_ERROR, "the request is not JSON")))
-            return
-        self._reply(200, self.server.rpc.answer(request))
+            self._reply(200, self.server.rpc.answer(_parse(body)))
+        except RpcError as error:
+            self._reply(200, _failure(None, error))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base's name
         """Stay silent: requests are many and say nothing."""
@@ -307,6 +277,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _failure(identifier: Any, error: RpcError) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": identifier, "error": error.body}
+
+
+def _parse(body: bytes) -> Any:
+    # py-evm raises the recursion limit, so the parser would go deeper than the stack is.
+    depth = 0
+    for bracket in re.finditer(rb"[\[\]{}]", body):
+        depth += 1 if bracket.group() in (b"[", b"{") else -1
+        if depth > MAX_DEPTH:
+            raise RpcError(PARSE_ERROR, f"the request is nested deeper than {MAX_DEPTH} levels")
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise RpcError(PARSE_ERROR, "the request is not JSON") from error
 
 
 def _parse_call(call: Any) -> Call:

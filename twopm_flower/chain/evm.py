@@ -7,7 +7,6 @@ from eth_typing import BlockNumber
 from eth_utils.address import to_checksum_address
 from web3.contract import Contract as Web3Contract
 from web3.exceptions import Web3Exception
-from web3.providers.base import BaseProvider
 
 from twopm_flower.chain.base import (
     Deployment,
@@ -23,7 +22,7 @@ from twopm_flower.chain.calls import hexadecimal
 from twopm_flower.chain.contracts import load_contract
 from twopm_flower.chain.evm_account import RECEIPT_TIMEOUT_S, EvmAccount, to_receipt
 from twopm_flower.chain.evm_reader import EvmReader
-from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, EvmRpc, bytes32, hex32
+from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, Endpoint, EvmRpc, bytes32, hex32
 from twopm_flower.errors import ChainError, ChainUnavailable, RecordConflict, WrongChain
 from twopm_flower.signer.base import Signer
 
@@ -35,7 +34,7 @@ class EvmConnector(EvmReader):
 
     Parameters
     ----------
-    endpoint : str or BaseProvider
+    endpoint : Endpoint
         As for :class:`EvmReader`.
     deployment : Deployment
         The chain and contracts to believe.
@@ -47,7 +46,7 @@ class EvmConnector(EvmReader):
 
     def __init__(
         self,
-        endpoint: str | BaseProvider,
+        endpoint: Endpoint,
         deployment: Deployment,
         signer: Signer,
         *,
@@ -232,7 +231,7 @@ class EvmConnector(EvmReader):
 
 
 def deploy(
-    endpoint: str | BaseProvider,
+    endpoint: Endpoint,
     signer: Signer,
     *,
     request_timeout_s: float = REQUEST_TIMEOUT_S,
@@ -242,7 +241,7 @@ def deploy(
 
     Parameters
     ----------
-    endpoint : str or BaseProvider
+    endpoint : Endpoint
         As for :class:`EvmReader`.
     signer : Signer
         Pays.

@@ -1,5 +1,6 @@
 """An account that sends transactions: nonces, fees, and receipts that are waited for."""
 
+import secrets
 import threading
 import time
 from typing import Any
@@ -18,8 +19,8 @@ from twopm_flower.errors import ChainError, ChainUnavailable
 from twopm_flower.signer.base import Signer
 
 RECEIPT_TIMEOUT_S = 120.0
-ATTEMPTS = 5
 GAS_MARGIN = 1.2
+MAX_ODD_WEI = 2**24
 POLL_FIRST_S, POLL_LONGEST_S = 0.02, 2.0
 
 # Words of geth, anvil, reth and the embedded chain for one and the same thing.
@@ -91,13 +92,17 @@ class EvmAccount:
         ChainUnavailable
             Nobody answers, or it is not mined in time.
         """
-        for _ in range(ATTEMPTS):
+        deadline = time.monotonic() + self._receipt_timeout_s
+        while time.monotonic() < deadline:
             with self._lock:
                 transaction = self._sign(what, data, to)
                 accepted = self._broadcast(transaction)
             if accepted:
                 return self.wait(transaction.transaction_hash)
-        raise ChainError(f"{what}: another process kept taking the account's nonces")
+        raise ChainUnavailable(
+            f"{what}: others kept using up the account's nonces for {self._receipt_timeout_s:g} s",
+            hint="Give each busy process an account of its own.",
+        )
 
     def sign(self, what: str, data: str, to: str) -> SignedTransaction:
         """Sign a transaction with the next nonce, without sending it."""
@@ -165,8 +170,10 @@ class EvmAccount:
             "data": data,
             "value": 0,
             "gas": int(gas * GAS_MARGIN),
-            # The base fee can at most double within six full blocks.
-            "maxFeePerGas": 2 * int(base) + int(tip),
+            # The base fee can at most double within six full blocks. The few odd wei, which are
+            # not paid, make each transaction one of its kind: two processes that ask for the same
+            # thing at once would otherwise sign the same bytes and take one for both.
+            "maxFeePerGas": 2 * int(base) + int(tip) + secrets.randbelow(MAX_ODD_WEI),
             "maxPriorityFeePerGas": int(tip),
         }
         if to is not None:

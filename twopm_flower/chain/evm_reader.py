@@ -7,7 +7,6 @@ from eth_typing import BlockNumber
 from eth_utils.address import to_checksum_address
 from web3.contract import Contract as Web3Contract
 from web3.exceptions import ABIEventNotFound
-from web3.providers.base import BaseProvider
 from web3.types import EventData
 
 from twopm_flower.chain.base import (
@@ -20,7 +19,7 @@ from twopm_flower.chain.base import (
 )
 from twopm_flower.chain.chaining import roster_digest, round_head
 from twopm_flower.chain.contracts import load_contract
-from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, EvmRpc, bytes32, hex32
+from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, Endpoint, EvmRpc, bytes32, hex32
 from twopm_flower.errors import ChainError, WrongChain
 from twopm_flower.records.digest import ZERO_DIGEST
 
@@ -32,8 +31,8 @@ class EvmReader:
 
     Parameters
     ----------
-    endpoint : str or BaseProvider
-        ``http://`` or ``https://`` address of a node, or a web3 provider such as
+    endpoint : Endpoint
+        ``http://`` or ``https://`` address of a node, or what
         :func:`~twopm_flower.chain.devnet.open_read_only` returns.
     deployment : Deployment
         The chain and contracts to believe.
@@ -43,7 +42,7 @@ class EvmReader:
 
     def __init__(
         self,
-        endpoint: str | BaseProvider,
+        endpoint: Endpoint,
         deployment: Deployment,
         *,
         request_timeout_s: float = REQUEST_TIMEOUT_S,

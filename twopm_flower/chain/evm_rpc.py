@@ -1,8 +1,9 @@
 """A JSON-RPC endpoint through web3: bounded, retried, and with our own errors."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 from eth_typing import HexStr
@@ -19,6 +20,7 @@ from web3.exceptions import (
 )
 from web3.providers.base import BaseProvider
 from web3.providers.rpc.utils import ExceptionRetryConfiguration
+from web3.types import RPCEndpoint, RPCResponse
 
 from twopm_flower.chain.calls import hexadecimal
 from twopm_flower.chain.contracts import explain_revert
@@ -28,13 +30,25 @@ REQUEST_TIMEOUT_S = 10.0
 RETRIES = 3
 
 
+class AnswersRequests(Protocol):
+    """An endpoint in this process, such as the embedded chain."""
+
+    def answer(self, request: Any) -> Any:
+        """Answer a parsed JSON-RPC request."""
+        ...
+
+
+Endpoint = str | AnswersRequests
+"""``http://`` or ``https://`` address of a node, or one in this process."""
+
+
 class EvmRpc:
     """Asks one endpoint.
 
     Parameters
     ----------
-    endpoint : str or BaseProvider
-        ``http://`` or ``https://`` address, or a web3 provider such as the embedded chain's.
+    endpoint : Endpoint
+        The node.
     timeout_s : float
         How long one request may take, in seconds.
 
@@ -44,13 +58,15 @@ class EvmRpc:
         To be used inside :meth:`asking`.
     """
 
-    def __init__(
-        self, endpoint: str | BaseProvider, *, timeout_s: float = REQUEST_TIMEOUT_S
-    ) -> None:
-        provider = _http(endpoint, timeout_s) if isinstance(endpoint, str) else endpoint
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        if isinstance(endpoint, str):
+            self.name = endpoint
+            provider: BaseProvider = _http(endpoint, timeout_s)
+        else:
+            self.name = "the chain in this process"
+            provider = _InProcess(endpoint)
         # A contract could otherwise make us fetch a web address of its choice (EIP-3668).
         provider.global_ccip_read_enabled = False
-        self.name = endpoint if isinstance(endpoint, str) else type(endpoint).__name__
         self.web3 = Web3(provider, middleware=[])
 
     @contextmanager
@@ -109,6 +125,22 @@ def hex32(value: bytes) -> str:
 def hash_argument(digest: str) -> HexBytes:
     """Return a hash as web3's methods take it."""
     return HexBytes(HexStr(digest))
+
+
+class _InProcess(BaseProvider):
+    def __init__(self, endpoint: AnswersRequests) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+        # Through JSON and back, so that nothing differs from an answer over a wire.
+        answer = self._endpoint.answer(json.loads(json.dumps(request)))
+        response: RPCResponse = json.loads(json.dumps(answer))
+        return response
+
+    def is_connected(self, show_traceback: bool = False) -> bool:
+        return True
 
 
 def _http(url: str, timeout_s: float) -> HTTPProvider:

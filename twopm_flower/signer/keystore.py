@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from eth_abi.exceptions import EncodingError
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_account.signers.local import LocalAccount
@@ -103,7 +104,7 @@ class LocalSigner:
         try:
             signable = encode_typed_data(domain, types, message)
             return bytes(self._account.sign_message(signable).signature)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, EncodingError) as error:
             raise RecordError(f"{primary_type} cannot be signed: {error}") from error
 
     def __repr__(self) -> str:

@@ -1,0 +1,127 @@
+import json
+import os
+import pickle
+import secrets
+import traceback
+
+import pytest
+from eth_account import Account
+
+from twopm_flower.errors import ConfigError, RecordError
+from twopm_flower.records.statements import Domain, Registration, sign
+from twopm_flower.signer.keystore import LocalSigner, create_key_file
+
+DOMAIN = Domain(chain_id=5, verifying_contract="0x" + "00" * 20)
+TYPES = {"Note": [{"name": "digest", "type": "bytes32"}, {"name": "count", "type": "uint64"}]}
+
+
+def private(path, text):
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def everything_said(error):
+    return "".join(traceback.format_exception(error.value)) + repr(vars(error.value))
+
+
+def test_a_created_key_is_readable_by_its_owner_only_and_opens_again(tmp_path):
+    path = tmp_path / "keys" / "account.key"
+    signer = create_key_file(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert LocalSigner.from_file(path).address == signer.address
+    assert [entry.name for entry in path.parent.iterdir()] == ["account.key"]
+
+
+def test_a_key_is_never_overwritten(tmp_path):
+    path = tmp_path / "account.key"
+    signer = create_key_file(path)
+    with pytest.raises(ConfigError, match="exists already"):
+        create_key_file(path)
+    assert LocalSigner.from_file(path).address == signer.address
+    assert [entry.name for entry in tmp_path.iterdir()] == ["account.key"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are a POSIX notion")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_key_that_others_can_reach_is_refused_with_the_command_that_mends_it(tmp_path, mode):
+    path = private(tmp_path / "account.key", "11" * 32)
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        LocalSigner.from_file(path)
+
+
+def test_an_encrypted_keystore_opens_with_its_password_only(tmp_path):
+    key = secrets.token_bytes(32)
+    # Few iterations: the strength of the password is not what is tested.
+    keystore = Account.encrypt(key, "open sesame", kdf="pbkdf2", iterations=2)
+    path = private(tmp_path / "keystore.json", json.dumps(keystore))
+    right = private(tmp_path / "right", "open sesame\n")
+    wrong = private(tmp_path / "wrong", "open barley\n")
+    assert LocalSigner.from_file(path, password_file=right).address == LocalSigner(key).address
+    with pytest.raises(ConfigError, match="does not open"):
+        LocalSigner.from_file(path, password_file=wrong)
+    with pytest.raises(ConfigError, match="password file"):
+        LocalSigner.from_file(path)
+
+
+@pytest.mark.parametrize("text", ["", "0x", "11" * 31, "11" * 33, "zz" * 32, "{}", '{"a": 1}'])
+def test_a_file_without_a_key_is_refused_and_not_quoted(tmp_path, text):
+    password = private(tmp_path / "password", "canary")
+    path = private(tmp_path / "account.key", text)
+    with pytest.raises(ConfigError) as error:
+        LocalSigner.from_file(path, password_file=password)
+    assert "canary" not in everything_said(error)
+
+
+def test_a_missing_key_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere"):
+        LocalSigner.from_file(tmp_path / "nowhere")
+
+
+def test_a_key_appears_in_no_representation_and_in_no_error():
+    key = secrets.token_bytes(32)
+    signer = LocalSigner(key)
+    assert key.hex() not in repr(signer) + str(signer)
+    with pytest.raises(TypeError):
+        pickle.dumps(signer)
+    beyond_the_group = b"\xff" * 32
+    with pytest.raises(ConfigError) as error:
+        LocalSigner(beyond_the_group)
+    assert "ff" * 16 not in everything_said(error).lower()
+
+
+def test_a_statement_signed_here_is_the_signers():
+    signer = LocalSigner(secrets.token_bytes(32))
+    statement = Registration(node=signer.address, sealing_key="0x" + "01" * 32, nonce=0, deadline=9)
+    assert sign(statement, signer, DOMAIN).node == signer.address
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"digest": b"\1" * 31, "count": 1},
+        {"digest": b"\1" * 33, "count": 1},
+        {"digest": "0x" + "01" * 32, "count": 1},
+        {"digest": b"\1" * 32},
+        {"digest": b"\1" * 32, "count": 1, "hidden": 2},
+        {"digest": b"\1" * 32, "count": 2**64},
+        {"digest": b"\1" * 32, "count": -1},
+    ],
+)
+def test_typed_data_that_do_not_fit_their_type_are_not_signed(message):
+    signer = LocalSigner(secrets.token_bytes(32))
+    with pytest.raises(RecordError):
+        signer.sign_typed_data(DOMAIN.typed(), TYPES, "Note", message)
+
+
+def test_a_type_that_is_not_defined_is_not_signed():
+    signer = LocalSigner(secrets.token_bytes(32))
+    with pytest.raises(RecordError, match="Other"):
+        signer.sign_typed_data(DOMAIN.typed(), TYPES, "Other", {})
+
+
+def test_a_transaction_without_its_fields_is_not_signed():
+    signer = LocalSigner(secrets.token_bytes(32))
+    with pytest.raises(RecordError):
+        signer.sign_transaction({"nonce": 0})

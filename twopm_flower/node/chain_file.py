@@ -1,0 +1,94 @@
+"""The public file that says which chain and contracts to believe, and a reader for it."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from twopm_flower.chain import base
+from twopm_flower.chain.base import ChainReader
+from twopm_flower.config import ChainSettings
+from twopm_flower.errors import ChainUnavailable, ConfigError
+
+
+def read_chain_file(path: Path) -> ChainSettings:
+    """Read a public ``chain.toml``.
+
+    Raises
+    ------
+    ConfigError
+        Missing, not TOML, or not the description of a chain.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="The coordinator's 'twopm chain deploy' writes it.",
+        ) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    try:
+        return ChainSettings.model_validate(values)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{path}: {where}: {first['msg']}",
+            hint="It has rpc_url, chain_id, genesis_hash, node_registry and task_registry.",
+        ) from error
+
+
+def chain_toml(chain: ChainSettings) -> str:
+    """Return the TOML lines that describe a chain."""
+    values = chain.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    # A JSON string without \u escapes of surrogates is a TOML basic string.
+    return "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in values.items())
+
+
+def make_chain_settings(
+    rpc_url: str, deployment: base.Deployment, *, devnet_folder: Path | None = None
+) -> ChainSettings:
+    """Return the settings that pin a deployment behind an endpoint."""
+    return ChainSettings(
+        rpc_url=rpc_url,
+        chain_id=deployment.chain_id,
+        genesis_hash=deployment.genesis_hash,
+        node_registry=deployment.node_registry,
+        task_registry=deployment.task_registry,
+        devnet_folder=devnet_folder,
+    )
+
+
+def open_any_reader(chain: ChainSettings) -> ChainReader:
+    """Return a reader of the pinned chain, which has answered and is the right one.
+
+    When the endpoint does not answer and the chain is an embedded one, its database is opened
+    read-only instead.
+
+    Raises
+    ------
+    ChainUnavailable, WrongChain
+        Nobody answers, or somebody else does.
+    """
+    # web3 takes a second to import, which commands without a chain should not pay.
+    from twopm_flower.chain.devnet import open_read_only  # noqa: PLC0415
+    from twopm_flower.chain.evm import EvmReader  # noqa: PLC0415
+    from twopm_flower.federated.chain_access import (  # noqa: PLC0415
+        deployment_of,
+        on_chain,
+        open_reader,
+    )
+
+    reader = open_reader(chain)
+    try:
+        reader.check()
+    except ChainUnavailable:
+        folder = chain.devnet_folder
+        if folder is None or not (folder / "chain.sqlite").exists():
+            raise
+        reader = EvmReader(open_read_only(folder), on_chain(deployment_of(chain)))
+        reader.check()
+    return reader

@@ -1,0 +1,263 @@
+"""The coordinator's steps: create a task, admit nodes, start, keep the public key deal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load, save
+
+from twopm_flower.chain.base import ChainConnector, ChainReader, TaskState
+from twopm_flower.config import load_settings
+from twopm_flower.errors import ConfigError, ProtocolViolation, QuorumError, RecordError
+from twopm_flower.federated.ceremony import check_deal
+from twopm_flower.federated.chain_access import deployment_of
+from twopm_flower.federated.home import NodeHome, TaskFolder, write_atomically
+from twopm_flower.federated.task import layout_of
+from twopm_flower.node.terms import FloatArrays, check_terms, initial_model_digest
+from twopm_flower.privacy.parameters import AdditiveParameters
+from twopm_flower.records.bundle import DealtKey, Deployment, JoinRequest
+from twopm_flower.records.fields import Digest, Record
+from twopm_flower.records.roster import Member, Roster
+from twopm_flower.records.statements import KeyDeal, Signed, signed_type
+from twopm_flower.records.terms import TaskTerms
+
+INITIAL_MODEL_FILE = "initial-model.safetensors"
+KEY_DEAL_FILE = "key-deal.json"
+
+
+class Invitation(Record):
+    """What the coordinator hands to operators whose nodes may join."""
+
+    version: int = 1
+    deployment: Deployment
+    task_id: Digest
+    terms: TaskTerms
+
+
+def create_task(
+    home: Path,
+    connector: ChainConnector,
+    terms: TaskTerms,
+    initial: Mapping[str, npt.NDArray[np.float32]],
+) -> Invitation:
+    """Put the digest of the terms on chain and keep terms and initial model.
+
+    Parameters
+    ----------
+    home : Path
+        The coordinator's home.
+    connector : ChainConnector
+        Acts for the coordinator's account.
+    terms : TaskTerms
+    initial : mapping of str to ndarray of float32
+        The public initial model that the terms name.
+
+    Raises
+    ------
+    ConfigError
+        The terms contradict themselves, or name another initial model.
+    ChainError
+        The chain cannot be used, or refuses the task.
+    """
+    check_terms(terms)
+    digest = initial_model_digest(layout_of(terms), initial)
+    if digest != terms.initial_model:
+        raise ConfigError(
+            f"the initial model has digest {digest}; the terms name {terms.initial_model}"
+        )
+    task_id, _ = connector.create_task(
+        terms.digest,
+        rounds=terms.rounds,
+        min_contributors=terms.min_contributors,
+        quorum=terms.quorum,
+        max_samples=terms.max_samples,
+    )
+    folder = NodeHome(home).task(task_id).path
+    write_atomically(
+        folder / INITIAL_MODEL_FILE, save({n: np.asarray(initial[n]) for n in initial})
+    )
+    write_atomically(folder / "terms.json", terms.to_bytes())
+    deployment = deployment_of(load_settings(home).require_chain())
+    return Invitation(deployment=deployment, task_id=task_id, terms=terms)
+
+
+def load_initial_model(folder: TaskFolder) -> FloatArrays:
+    """Return the public initial model of a task, in the order of its layout.
+
+    Raises
+    ------
+    ConfigError
+        It is missing, or not the one that the terms name.
+    """
+    file = folder.path / INITIAL_MODEL_FILE
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing",
+            hint="'twopm task create' writes it into the coordinator's home.",
+        )
+    stored = load(file.read_bytes())
+    terms = folder.terms
+    names = [array.name for array in terms.arrays]
+    if sorted(stored) != sorted(names):
+        raise ConfigError(f"{file} holds the arrays {sorted(stored)}, the terms name {names}")
+    arrays = {name: stored[name] for name in names}
+    if initial_model_digest(layout_of(terms), arrays) != terms.initial_model:
+        raise ConfigError(f"{file} is not the initial model that the terms name")
+    return arrays
+
+
+def admit(home: Path, connector: ChainConnector, request: JoinRequest) -> TaskState:
+    """Register a node where needed, and join it to its task.
+
+    Admitting a member again changes nothing.
+
+    Raises
+    ------
+    SignatureError
+        The node did not sign its registration or its membership for this chain.
+    ProtocolViolation
+        The request is for other terms, or names two nodes or keys.
+    QuorumError
+        The task has as many members as its encrypted sum has room for.
+    ChainError
+        The chain cannot be used, or refuses the node.
+    """
+    settings = load_settings(home)
+    deployment = deployment_of(settings.require_chain())
+    registration = request.registration.check(deployment.registry_domain)
+    membership = request.membership.check(deployment.domain)
+    folder = NodeHome(home).task(membership.task_id)
+    terms = folder.terms
+    if membership.terms_digest != terms.digest:
+        raise ProtocolViolation(
+            f"{membership.node} agreed to terms {membership.terms_digest}; "
+            f"the task's are {terms.digest}",
+            hint="Send the invitation again.",
+        )
+    if (registration.node, registration.sealing_key) != (membership.node, membership.sealing_key):
+        raise ProtocolViolation(
+            f"the request registers {registration.node} with {registration.sealing_key} and "
+            f"joins {membership.node} with {membership.sealing_key}"
+        )
+    joined = {member.node: member for member in connector.members(membership.task_id)}
+    known = joined.get(membership.node)
+    if known is not None:
+        on_chain = (known.samples, known.data_commitment, known.sealing_key)
+        if on_chain != (membership.samples, membership.data_commitment, membership.sealing_key):
+            raise ProtocolViolation(f"{membership.node} joined this task already, with other data")
+    else:
+        room = AdditiveParameters.from_dict(terms.parameters).max_nodes
+        if len(joined) >= room:
+            raise QuorumError(
+                f"the task has {len(joined)} members, and room for {room}",
+                hint="Create a task with a larger --max-nodes.",
+            )
+        if connector.registered_key(registration.node) != registration.sealing_key:
+            connector.register_node(
+                registration.node,
+                registration.sealing_key,
+                registration.deadline,
+                request.registration.signature,
+            )
+    # Kept before the transaction: without the signature the roster could not be handed out.
+    write_atomically(folder.path / "joins" / f"{membership.node}.json", request.to_bytes())
+    if known is None:
+        connector.join_task(
+            membership.task_id,
+            membership.node,
+            samples=membership.samples,
+            data_commitment=membership.data_commitment,
+            sealing_key=membership.sealing_key,
+            signature=request.membership.signature,
+        )
+    return connector.task(membership.task_id)
+
+
+def start_task(home: Path, connector: ChainConnector, task_id: str) -> Roster:
+    """Freeze the roster on chain and return it with the members' signatures.
+
+    Starting again returns the same roster.
+
+    Raises
+    ------
+    QuorumError
+        Too few members.
+    ChainError
+        The chain cannot be used, or refuses.
+    """
+    folder = NodeHome(home).task(task_id)
+    terms, state = folder.terms, connector.task(task_id)
+    if state.members < terms.min_contributors:
+        raise QuorumError(
+            f"the task has {state.members} members; it needs {terms.min_contributors}",
+            hint="Admit more nodes: twopm task admit NAME.join.json",
+        )
+    if state.state == "open":
+        connector.start_task(task_id)
+    roster = collect_roster(folder, connector)
+    deployment = deployment_of(load_settings(home).require_chain())
+    roster.check(task_id, terms.digest, deployment.domain)
+    write_atomically(folder.path / "roster.json", roster.to_bytes())
+    return roster
+
+
+def collect_roster(folder: TaskFolder, reader: ChainReader) -> Roster:
+    """Return the members on chain with the signatures that were kept at admission.
+
+    Raises
+    ------
+    ConfigError
+        A member was admitted from another home.
+    """
+    members = []
+    for entry in reader.members(folder.task_id):
+        file = folder.path / "joins" / f"{entry.node}.json"
+        if not file.exists():
+            raise ConfigError(
+                f"the signature of member {entry.node} is not in this home",
+                hint="Run 'twopm task admit' with its join request here too.",
+            )
+        request = JoinRequest.from_bytes(file.read_bytes())
+        members.append(
+            Member(
+                node=entry.node,
+                samples=entry.samples,
+                data_commitment=entry.data_commitment,
+                sealing_key=entry.sealing_key,
+                signature=request.membership.signature,
+            )
+        )
+    return Roster(members=tuple(members))
+
+
+def keep_key_deal(home: Path, task_id: str, dealt: DealtKey) -> Signed[KeyDeal]:
+    """Keep the dealer's public statement, which names the key; the server needs no more.
+
+    Raises
+    ------
+    KeyCeremonyError, SignatureError
+        Not dealt by the first member, for this task and roster.
+    RecordError
+        Another deal is kept already.
+    """
+    folder = NodeHome(home).task(task_id)
+    deployment = deployment_of(load_settings(home).require_chain())
+    statement = check_deal(dealt.deal, task_id=task_id, roster=folder.roster, deployment=deployment)
+    known = load_key_deal(folder)
+    if known is not None and known.statement.key_id != statement.key_id:
+        raise RecordError(
+            f"key {known.statement.key_id} was dealt for this task already; "
+            f"this deal is of {statement.key_id}",
+            hint="Ask the first member which one the nodes accepted; remove the other.",
+        )
+    write_atomically(folder.path / KEY_DEAL_FILE, dealt.deal.to_bytes())
+    return dealt.deal
+
+
+def load_key_deal(folder: TaskFolder) -> Signed[KeyDeal] | None:
+    """Return the public statement about the task's key, or None."""
+    file = folder.path / KEY_DEAL_FILE
+    if not file.exists():
+        return None
+    return signed_type(KeyDeal).from_bytes(file.read_bytes())

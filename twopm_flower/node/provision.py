@@ -1,0 +1,272 @@
+"""Setting up homes: a node's keys and card, a coordinator's account, and whom a node trusts."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from twopm_flower.config import CONFIG_FILE, ChainSettings, load_settings
+from twopm_flower.errors import ConfigError, RecordError
+from twopm_flower.federated.ceremony import node_card
+from twopm_flower.federated.chain_access import deployment_of
+from twopm_flower.federated.home import NodeHome, write_atomically
+from twopm_flower.node.chain_file import chain_toml
+from twopm_flower.privacy.keys import SealingKey
+from twopm_flower.records.bundle import NodeCard
+from twopm_flower.records.digest import tagged_digest
+from twopm_flower.records.statements import Registration, Signed
+from twopm_flower.signer.keystore import LocalSigner, create_key_file
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """Who a node is, for people.
+
+    Attributes
+    ----------
+    name, address, sealing_key : str
+        Its name, chain address and X25519 key.
+    fingerprint : str
+        Short enough to read out over a telephone; see :func:`card_fingerprint`.
+    """
+
+    name: str
+    address: str
+    sealing_key: str
+    fingerprint: str
+
+
+def init_node(home: Path, *, name: str, chain: ChainSettings) -> NodeCard:
+    """Make a node's keys and settings, and return the card that it hands to others.
+
+    Doing it again completes what is missing and never replaces a key.
+
+    Parameters
+    ----------
+    home : Path
+        The node's home; created with mode 0700.
+    name : str
+        What people call the node.
+    chain : ChainSettings
+        The chain to pin.
+
+    Raises
+    ------
+    ConfigError
+        The home is configured for another chain or name.
+    """
+    _make_home(home)
+    configure_home(home, chain, name=name)
+    node = NodeHome(home)
+    identity = home / node.settings.node.identity_key
+    if not identity.exists():
+        create_key_file(identity)
+    sealing = home / node.settings.node.sealing_key
+    if not sealing.exists():
+        SealingKey.create().save(sealing)
+    return make_card(home)
+
+
+def make_card(home: Path, *, nonce: int = 0) -> NodeCard:
+    """Return the card of the node in a home, freshly signed.
+
+    Parameters
+    ----------
+    home : Path
+    nonce : int
+        What the node registry expects; 0 before the first registration.
+    """
+    node = NodeHome(home)
+    require_node(node)
+    deployment = deployment_of(node.settings.require_chain())
+    name, key = node.settings.node.name, node.sealing_key.public
+    return node_card(name, node.signer, key, deployment, nonce=nonce)
+
+
+def configure_home(
+    home: Path,
+    chain: ChainSettings,
+    *,
+    name: str | None = None,
+    coordinator_key: Path | None = None,
+) -> None:
+    """Write ``config.toml``, or add to it what it does not say yet.
+
+    Raises
+    ------
+    ConfigError
+        It says something else already; it is left as it is.
+    """
+    _make_home(home)
+    file = home / CONFIG_FILE
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    settings = load_settings(home)
+    if settings.chain is None:
+        text += f"\n[chain]\n{chain_toml(chain)}"
+    elif settings.chain != chain:
+        raise ConfigError(
+            f"{file} (or a TWOPM_CHAIN variable) pins another chain: "
+            f"{settings.chain.rpc_url}, chain id {settings.chain.chain_id}",
+            hint="Edit its [chain] section, or use another home: TWOPM_HOME=FOLDER.",
+        )
+    if name is not None and name != settings.node.name:
+        text += _section(file, text, "node", "name", name)
+    if coordinator_key is not None and coordinator_key != settings.coordinator.key:
+        text += _section(file, text, "coordinator", "key", str(coordinator_key.absolute()))
+    write_atomically(file, text.lstrip().encode())
+    load_settings(home)
+
+
+def require_node(node: NodeHome) -> None:
+    """Raise ConfigError unless a node was set up in this home."""
+    if not node.exists:
+        raise ConfigError(
+            f"there is no node in {node.path}",
+            hint="Run 'twopm node init --name NAME --chain chain.toml'.",
+        )
+
+
+def coordinator_signer(home: Path) -> LocalSigner:
+    """Return the account that coordinates and pays.
+
+    Raises
+    ------
+    ConfigError
+        No key is configured, or it cannot be used.
+    """
+    settings = load_settings(home)
+    file = home / settings.coordinator.key
+    if not file.exists():
+        raise ConfigError(
+            f"this home has no coordinator's key: {file} does not exist",
+            hint="Run 'twopm chain use chain.toml --key FILE'.",
+        )
+    return LocalSigner.from_file(file)
+
+
+def card_fingerprint(registration: Registration) -> str:
+    """Return 32 hexadecimal digits in groups of four over address and sealing key.
+
+    128 bits: nobody finds a second pair of keys with the same one.
+    """
+    digest = tagged_digest(
+        "card-fingerprint/v1",
+        bytes.fromhex(registration.node[2:]),
+        bytes.fromhex(registration.sealing_key[2:]),
+    )[2:34]
+    return " ".join(digest[start : start + 4] for start in range(0, 32, 4))
+
+
+def identity_of(card: NodeCard) -> NodeIdentity:
+    """Return what to show of a card."""
+    statement = card.registration.statement
+    return NodeIdentity(
+        name=card.name,
+        address=statement.node,
+        sealing_key=statement.sealing_key,
+        fingerprint=card_fingerprint(statement),
+    )
+
+
+def check_card(home: Path, card: NodeCard) -> Signed[Registration]:
+    """Check that a card was signed by its node, for the node registry that this home pins.
+
+    Raises
+    ------
+    SignatureError
+        It was not; or it was signed for another chain or contract.
+    """
+    deployment = deployment_of(load_settings(home).require_chain())
+    card.registration.check(deployment.registry_domain)
+    return card.registration
+
+
+def trust(home: Path, card: NodeCard, *, replace: bool = False) -> NodeIdentity:
+    """Pin another node's address and sealing key.
+
+    Parameters
+    ----------
+    home : Path
+    card : NodeCard
+        Handed over by the other operator.
+    replace : bool
+        Allow another sealing key than the one that is pinned.
+
+    Raises
+    ------
+    SignatureError
+        The node did not sign the card for this chain.
+    ConfigError
+        The node is pinned with another sealing key.
+    """
+    check_card(home, card)
+    statement = card.registration.statement
+    known = NodeHome(home).peers().get(statement.node)
+    pinned = None if known is None else known.registration.statement.sealing_key
+    if pinned not in (None, statement.sealing_key) and not replace:
+        raise ConfigError(
+            f"{statement.node} is trusted with the sealing key {pinned}; the card has "
+            f"{statement.sealing_key}",
+            hint="Ask its operator over another channel, then run 'twopm node untrust' first.",
+        )
+    write_atomically(_peer_file(home, statement.node), card.to_bytes())
+    return identity_of(card)
+
+
+def untrust(home: Path, node: str) -> NodeIdentity:
+    """Forget a node, by address or by name.
+
+    Raises
+    ------
+    ConfigError
+        No such node is trusted, or several have that name.
+    """
+    found = [c for a, c in NodeHome(home).peers().items() if node.lower() in (a.lower(), c.name)]
+    if len(found) != 1:
+        raise ConfigError(
+            f"{len(found)} trusted nodes are called {node!r}",
+            hint="'twopm node show' lists them; pass the address.",
+        )
+    _peer_file(home, found[0].registration.node).unlink()
+    return identity_of(found[0])
+
+
+def read_card(path: Path) -> NodeCard:
+    """Read a card file."""
+    return NodeCard.from_bytes(read_file(path, "card", "'twopm node init' writes one."))
+
+
+def read_file(path: Path, what: str, hint: str) -> bytes:
+    """Return the bytes of a file that somebody handed over.
+
+    Raises
+    ------
+    RecordError
+        It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"the {what} {path} cannot be read: {error.strerror}", hint=hint) from (
+            error
+        )
+
+
+def _peer_file(home: Path, address: str) -> Path:
+    return home / "peers" / f"{address}.json"
+
+
+def _make_home(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name == "posix" and home.stat().st_mode & 0o077:
+        # An operator may have made the folder: what it holds from now on is for nobody else.
+        home.chmod(0o700)
+
+
+def _section(file: Path, text: str, section: str, key: str, value: str) -> str:
+    if f"[{section}]" in text:
+        raise ConfigError(
+            f"{file} has a [{section}] section without {key} = {value!r}",
+            hint=f"Edit it: set {key} there.",
+        )
+    return f"\n[{section}]\n{key} = {json.dumps(value, ensure_ascii=False)}\n"

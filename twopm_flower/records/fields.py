@@ -101,18 +101,25 @@ class Record(BaseModel):
         RecordError
             A field is missing, unknown or out of its range; the field is named.
         """
-        try:
-            return cls.model_validate(value, strict=False)
-        except ValidationError as error:
-            raise RecordError(f"not a valid {cls.__name__}: {_explain(error)}") from error
+        return cls._read(canonical_bytes(value))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Parse canonical bytes; see :func:`parse_canonical`."""
-        record = cls.from_json(parse_canonical(data, what=cls.__name__))
+        parse_canonical(data, what=cls.__name__)
+        record = cls._read(data)
         if record.to_bytes() != data:
             raise RecordError(f"{cls.__name__} has another canonical form than these bytes")
         return record
+
+    @classmethod
+    def _read(cls, data: bytes) -> Self:
+        # From JSON text and not from Python values: only there do lists become tuples while
+        # numbers written as text, or truth values as numbers, stay errors.
+        try:
+            return cls.model_validate_json(data, strict=True)
+        except ValidationError as error:
+            raise RecordError(f"not a valid {cls.__name__}: {_explain(error)}") from error
 
     def to_json(self) -> Any:
         """Return the record as a JSON value."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from twopm_flower.chain.base import Deployment, Finalisation, Member, RoundRecord, TaskState
 from twopm_flower.chain.chaining import round_head
+from twopm_flower.errors import TransactionReverted
 from twopm_flower.records.bundle import ChainRecord
 from twopm_flower.records.bundle import Finalisation as StatedFinalisation
 from twopm_flower.records.digest import tagged_digest
@@ -31,6 +32,8 @@ class MemoryChain:
         return self.pinned
 
     def task(self, task_id):
+        if task_id != self.state.task_id:
+            raise TransactionReverted(f"TaskUnknown({task_id})")
         return self.state
 
     def members(self, task_id):

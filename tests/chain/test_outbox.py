@@ -1,0 +1,339 @@
+import json
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from chain_stage import Stage, digest
+
+from twopm_flower.chain.base import FinaliseCall, RoundCall
+from twopm_flower.chain.devnet import DevnetProcess
+from twopm_flower.chain.evm import EvmConnector, deploy
+from twopm_flower.chain.outbox import Outbox
+from twopm_flower.chain.outbox_worker import OutboxWorker
+from twopm_flower.errors import (
+    ChainError,
+    ChainUnavailable,
+    RecordConflict,
+    TransactionReverted,
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "outbox.sqlite"
+
+
+@pytest.fixture
+def outbox(path):
+    outbox = Outbox(path)
+    yield outbox
+    outbox.close()
+
+
+def calls(task_id, rounds=2):
+    return [
+        RoundCall(task_id, n, 1, digest(100 + n), digest(200 + n)) for n in range(1, rounds + 1)
+    ]
+
+
+def recorded(stage, task_id):
+    return [
+        RoundCall(task_id, r.round, r.attempt, r.manifest_digest, r.updates_root)
+        for r in stage.connector.round_records(task_id)
+    ]
+
+
+class Cut:
+    """A connector whose line is cut before or after a method has done its work."""
+
+    def __init__(self, connector, method, *, after):
+        self._connector, self._method, self._after = connector, method, after
+        self.cut = True
+
+    def __getattr__(self, name):
+        wrapped = getattr(self._connector, name)
+        if name != self._method:
+            return wrapped
+
+        def cut(*arguments, **settings):
+            if self.cut and not self._after:
+                raise ChainUnavailable("cut")
+            answer = wrapped(*arguments, **settings)
+            if self.cut:
+                raise ChainUnavailable("cut")
+            return answer
+
+        return cut
+
+
+def test_what_is_queued_is_recorded_in_order(stage, nodes, outbox):
+    task_id = stage.running_task(nodes)
+    for call in calls(task_id):
+        outbox.enqueue(call)
+    assert [entry.call for entry in outbox.pending()] == calls(task_id)
+    assert outbox.deliver(stage.connector) == 2
+    assert recorded(stage, task_id) == calls(task_id)
+    assert outbox.pending() == ()
+    hashes = [record.transaction_hash for record in stage.connector.round_records(task_id)]
+    assert [entry.transaction_hash for entry in outbox.entries()] == hashes
+
+
+def test_delivering_again_delivers_nothing(stage, nodes, outbox):
+    task_id = stage.running_task(nodes)
+    outbox.enqueue(calls(task_id)[0])
+    outbox.deliver(stage.connector)
+    block = stage.connector.head_block()
+    outbox.enqueue(calls(task_id)[0])
+    assert outbox.deliver(stage.connector) == 0
+    assert stage.connector.head_block() == block
+
+
+def test_a_queue_survives_its_process(path, stage, nodes):
+    task_id = stage.running_task(nodes)
+    first = Outbox(path)
+    first.enqueue(calls(task_id)[0])
+    first.close()
+    second = Outbox(path)
+    assert [entry.call for entry in second.pending()] == calls(task_id)[:1]
+    second.deliver(stage.connector)
+    second.close()
+    assert recorded(stage, task_id) == calls(task_id)[:1]
+
+
+def test_queueing_the_same_twice_is_once_and_something_else_is_an_alarm(outbox):
+    call = calls(digest(1))[0]
+    assert outbox.enqueue(call) == outbox.enqueue(call)
+    assert len(outbox.entries()) == 1
+    for change in ({"manifest_digest": digest(9)}, {"updates_root": digest(9)}):
+        with pytest.raises(RecordConflict, match="new attempt"):
+            outbox.enqueue(replace(call, **change))
+    outbox.enqueue(replace(call, attempt=2, manifest_digest=digest(9)))
+    assert [entry.call.attempt for entry in outbox.entries()] == [1, 2]
+
+
+def test_what_can_never_be_delivered_is_not_queued(outbox):
+    with pytest.raises(ChainError, match="hexadecimal"):
+        outbox.enqueue(RoundCall(digest(1), 1, 1, "0x12", digest(2)))
+    assert outbox.entries() == ()
+
+
+def test_a_task_ends_through_the_outbox(stage, nodes, outbox):
+    task_id = stage.finished_rounds(nodes)
+    signatures = {node.address: stage.model_signature(task_id, node) for node in nodes}
+    call = FinaliseCall(task_id, stage.last_record(task_id), digest(7), digest(8), signatures)
+    outbox.enqueue(call)
+    assert outbox.pending()[0].call == call
+    outbox.deliver(stage.connector)
+    assert stage.state(task_id).state == "finalised"
+    with pytest.raises(RecordConflict):
+        outbox.enqueue(replace(call, model_digest=digest(9)))
+
+
+@pytest.mark.parametrize("method", ["already_done", "sign_call", "broadcast", "wait"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_line_cut_at_any_point_records_once(stage, nodes, outbox, method, after):
+    task_id = stage.running_task(nodes)
+    outbox.enqueue(calls(task_id)[0])
+    line = Cut(stage.connector, method, after=after)
+    with pytest.raises(ChainUnavailable):
+        outbox.deliver(line)
+    assert len(outbox.pending()) == 1
+    line.cut = False
+    outbox.deliver(line)
+    assert recorded(stage, task_id) == calls(task_id)[:1]
+
+
+def test_the_bytes_stored_first_are_the_bytes_sent_again(stage, nodes, outbox):
+    task_id = stage.running_task(nodes)
+    outbox.enqueue(calls(task_id)[0])
+    line = Cut(stage.connector, "broadcast", after=False)
+    with pytest.raises(ChainUnavailable):
+        outbox.deliver(line)
+    stored = outbox.pending()[0]
+    assert stored.state == "broadcast"
+    line.cut = False
+    outbox.deliver(line)
+    [record] = stage.connector.round_records(task_id)
+    assert record.transaction_hash == stored.transaction.transaction_hash
+
+
+def test_bytes_whose_nonce_is_taken_are_signed_anew(stage, nodes, outbox):
+    task_id = stage.running_task(nodes)
+    outbox.enqueue(calls(task_id)[0])
+    line = Cut(stage.connector, "broadcast", after=False)
+    with pytest.raises(ChainUnavailable):
+        outbox.deliver(line)
+    dead = outbox.pending()[0].transaction_hash
+    stage.create()
+    outbox.deliver(stage.connector)
+    [record] = stage.connector.round_records(task_id)
+    assert record.transaction_hash != dead
+    assert outbox.entries()[0].transaction_hash == record.transaction_hash
+
+
+def test_what_another_hand_recorded_is_success(stage, nodes, outbox):
+    task_id = stage.running_task(nodes)
+    [call] = calls(task_id, 1)
+    record = stage.connector.record_round(task_id, 1, 1, call.manifest_digest, call.updates_root)
+    outbox.enqueue(call)
+    outbox.deliver(stage.connector)
+    assert outbox.entries()[0].transaction_hash == record.transaction_hash
+    assert recorded(stage, task_id) == [call]
+
+
+def test_another_record_on_the_chain_is_an_alarm_that_holds_back_its_task_only(
+    stage, nodes, outbox
+):
+    usurped, other = stage.running_task(nodes), stage.running_task(nodes)
+    stage.connector.record_round(usurped, 1, 1, digest(66), digest(66))
+    for call in [*calls(usurped), *calls(other)]:
+        outbox.enqueue(call)
+    with pytest.raises(RecordConflict):
+        outbox.deliver(stage.connector)
+    outbox.deliver(stage.connector)
+    assert recorded(stage, other) == calls(other)
+    assert [(e.call.round, e.state) for e in outbox.pending()] == [(1, "failed"), (2, "queued")]
+    assert digest(66) in outbox.pending()[0].problem
+    assert len(stage.connector.round_records(usurped)) == 1
+
+
+def test_what_the_contract_refuses_fails_and_can_be_tried_again(stage, nodes, outbox):
+    task_id = stage.open_task(nodes)
+    outbox.enqueue(calls(task_id)[0])
+    with pytest.raises(TransactionReverted, match="WrongState"):
+        outbox.deliver(stage.connector)
+    assert outbox.deliver(stage.connector) == 0
+    stage.connector.start_task(task_id)
+    assert outbox.retry_failed() == 1
+    outbox.deliver(stage.connector)
+    assert recorded(stage, task_id) == calls(task_id)[:1]
+
+
+def test_one_process_at_a_time_delivers(path, stage, nodes):
+    task_id = stage.running_task(nodes)
+    first, second = Outbox(path), Outbox(path)
+    first.enqueue(calls(task_id)[0])
+
+    class Meanwhile(Cut):
+        def __init__(self):
+            super().__init__(stage.connector, "none", after=False)
+
+        def sign_call(self, call):
+            with pytest.raises(ChainUnavailable, match="in use"):
+                second.deliver(stage.connector)
+            return stage.connector.sign_call(call)
+
+    first.deliver(Meanwhile())
+    assert recorded(stage, task_id) == calls(task_id)[:1]
+    first.close()
+    second.close()
+
+
+STEPS = [
+    (step, n) for step in ("queued", "signed", "stored", "sent", "mined", "done") for n in (1, 2)
+]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with DevnetProcess(tmp_path_factory.mktemp("outbox-chain")) as process:
+        deployment = deploy(process.url, process.signer)
+        stage = Stage(EvmConnector(process.url, deployment, process.signer))
+        yield process, stage, stage.registered_nodes(2)
+
+
+def run_victim(served, path, task_id, die_at):
+    process, stage, _ = served
+    plan = {
+        "url": process.url,
+        "deployment": asdict(stage.connector.deployment()),
+        "key_file": str(process.folder / "account.key"),
+        "outbox": str(path),
+        "calls": [asdict(call) for call in calls(task_id)],
+        "die_at": die_at,
+    }
+    victim = Path(__file__).with_name("outbox_victim.py")
+    return subprocess.run(
+        [sys.executable, str(victim)], input=json.dumps(plan), text=True, check=False
+    ).returncode
+
+
+@pytest.mark.parametrize(
+    "die_at",
+    [
+        pytest.param(step, marks=() if step in {("stored", 1), ("sent", 2)} else pytest.mark.slow)
+        for step in STEPS
+    ],
+    ids=lambda step: f"{step[0]}-{step[1]}",
+)
+def test_a_process_killed_at_any_step_leaves_each_record_exactly_once(served, path, die_at):
+    _, stage, nodes = served
+    task_id = stage.running_task(nodes)
+    assert run_victim(served, path, task_id, list(die_at)) == -signal.SIGKILL
+    outbox = Outbox(path)
+    # Whoever comes back queues what it knows again: it cannot know how far it got.
+    for call in calls(task_id):
+        outbox.enqueue(call)
+    outbox.deliver(stage.connector)
+    assert recorded(stage, task_id) == calls(task_id)
+    assert outbox.pending() == ()
+    outbox.close()
+
+
+def test_records_wait_out_an_outage_of_the_chain(tmp_path, path):
+    process = DevnetProcess(tmp_path / "chain").start()
+    deployment = deploy(process.url, process.signer)
+    connector = EvmConnector(process.url, deployment, process.signer, request_timeout_s=5)
+    stage = Stage(connector)
+    task_id = stage.running_task(stage.registered_nodes(2))
+    outbox = Outbox(path)
+    with OutboxWorker(outbox, connector, first_pause_s=0.05, longest_pause_s=0.2) as worker:
+        worker.enqueue(calls(task_id)[0])
+        worker.flush(timeout_s=30)
+        process.kill()
+        worker.enqueue(calls(task_id)[1])
+        with pytest.raises(ChainUnavailable, match="1 entries"):
+            worker.flush(timeout_s=0.3)
+        assert worker.unrecorded() == 1
+        with DevnetProcess(tmp_path / "chain", port=process.port):
+            worker.flush(timeout_s=60)
+            assert worker.unrecorded() == 0
+            assert worker.alarm is None
+            assert recorded(stage, task_id) == calls(task_id)
+    outbox.close()
+
+
+def test_the_worker_delivers_without_being_asked(stage, nodes, outbox):
+    task_id = stage.running_task(nodes)
+    done = threading.Event()
+    outbox_seen = Outbox(outbox._path, observe=lambda step, _: step == "done" and done.set())
+    with OutboxWorker(outbox_seen, stage.connector) as worker:
+        worker.enqueue(calls(task_id)[0])
+        assert done.wait(30)
+    outbox_seen.close()
+    assert recorded(stage, task_id) == calls(task_id)[:1]
+
+
+def test_the_worker_raises_its_alarm_where_it_is_waited_for(stage, nodes, outbox):
+    task_id = stage.running_task(nodes)
+    stage.connector.record_round(task_id, 1, 1, digest(66), digest(66))
+    with OutboxWorker(outbox, stage.connector, first_pause_s=0.01) as worker:
+        worker.enqueue(calls(task_id)[0])
+        with pytest.raises(RecordConflict):
+            worker.flush(timeout_s=30)
+        assert isinstance(worker.alarm, RecordConflict)
+
+
+def test_stopping_does_not_wait_for_a_chain_that_is_gone(path, deployment, devnet):
+    connector = EvmConnector("http://127.0.0.1:9", deployment, devnet.signer)
+    outbox = Outbox(path)
+    worker = OutboxWorker(outbox, connector, first_pause_s=600).start()
+    worker.enqueue(calls(digest(1))[0])
+    with pytest.raises(ChainUnavailable):
+        worker.flush(timeout_s=0.1)
+    worker.stop()
+    outbox.close()

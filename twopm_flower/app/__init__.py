@@ -1,0 +1,1 @@
+"""The Flower app of the showcase: logistic regression on the student data."""

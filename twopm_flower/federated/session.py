@@ -124,7 +124,7 @@ class NodeSession:
         """Open what is to be opened and return the model to train on, with the reports."""
         self._check_setting(order.config, self._task.terms.train_config, order.round)
         reports = self._advance(order.initial, order.openings, upto=order.round - 1)
-        return self._folder.load_model(order.round - 1), reports
+        return self._model(order.round - 1), reports
 
     def finish_train(
         self,
@@ -135,8 +135,8 @@ class NodeSession:
     ) -> TrainReply:
         """Encrypt the difference between the trained and the given model and sign it."""
         task, terms = self._task, self._task.terms
-        base = self._folder.load_model(order.round - 1)
-        task.model_digest(trained)
+        base = self._model(order.round - 1)
+        trained = task.ordered(trained)
         member = task.roster.member(self._signer.address)
         delta = {
             name: trained[name].astype(np.float64) - base[name].astype(np.float64) for name in base
@@ -209,7 +209,7 @@ class NodeSession:
         self._store(fingerprinted.changed(pending=_with_pending(fingerprinted.pending, manifest)))
         self._check_chain()
         signed = self._fingerprint(manifest) if self._survives(manifest) else None
-        return self._folder.load_model(self._progress.opened_round), signed
+        return self._model(self._progress.opened_round), signed
 
     def finish_evaluate(
         self, manifest: RoundManifest, metrics: dict[str, float], *, closing: bool = False
@@ -269,7 +269,7 @@ class NodeSession:
             )
         self._check_evaluate_config(order.config, last)
         reports = self._advance(order.initial, order.openings, upto=last)
-        return self._folder.load_model(last), reports
+        return self._model(last), reports
 
     def finish_close(
         self, order: CloseOrder, metrics: dict[str, float], reports: tuple[ModelReport, ...]
@@ -359,7 +359,8 @@ class NodeSession:
         if self._progress.opened_round < opened:
             raise NodeBehind(
                 f"the server goes on from round {opened}, "
-                f"this node opened round {self._progress.opened_round} last"
+                f"this node opened round {self._progress.opened_round} last",
+                opened_round=self._progress.opened_round,
             )
         if self._progress.opened_round > opened:
             raise ProtocolViolation(
@@ -425,7 +426,7 @@ class NodeSession:
             max_samples=task.terms.max_samples,
             contributors=len(manifest.survivors),
         )
-        base = self._folder.load_model(manifest.round - 1)
+        base = self._model(manifest.round - 1)
         model = {
             name: (array.astype(np.float64) + mean[name]).astype(np.float32)
             for name, array in base.items()
@@ -466,6 +467,9 @@ class NodeSession:
             )
         data = self._folder.load_report(self._progress.opened_round)
         return (ModelReport.from_bytes(data),)
+
+    def _model(self, round_: int) -> FloatArrays:
+        return self._task.ordered(self._folder.load_model(round_))
 
     def _fingerprint(self, manifest: RoundManifest) -> Signed[FingerprintStatement]:
         residues = self._folder.load_update(manifest.round, manifest.attempt)

@@ -5,9 +5,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from twopm_flower.errors import ProtocolViolation
+from twopm_flower.federated.exchange import FloatArrays
 from twopm_flower.privacy.backend import Backend, open_backend
 from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.layout import Layout, Metric
@@ -79,21 +79,32 @@ class TaskContext:
             run_config=run_config,
         )
 
-    def model_digest(self, arrays: dict[str, npt.NDArray[np.float32]]) -> str:
+    def ordered(self, arrays: FloatArrays) -> FloatArrays:
+        """Return a model's arrays in the order of the layout.
+
+        Raises
+        ------
+        ProtocolViolation
+            Names or shapes are not the layout's.
+        """
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if shapes != dict(self.layout.arrays):
+            raise ProtocolViolation(
+                f"the model's arrays are {shapes}, the task's are {dict(self.layout.arrays)}"
+            )
+        return {name: arrays[name] for name, _ in self.layout.arrays}
+
+    def model_digest(self, arrays: FloatArrays) -> str:
         """Return the digest of a model in this task's layout.
 
         Raises
         ------
         ProtocolViolation
-            Names, order or shapes are not the layout's.
+            Names or shapes are not the layout's.
         """
-        shapes = tuple((name, array.shape) for name, array in arrays.items())
-        if shapes != self.layout.arrays:
-            raise ProtocolViolation(
-                f"the model's arrays are {shapes}, the task's are {self.layout.arrays}"
-            )
         weights = b"".join(
-            np.ascontiguousarray(array, dtype="<f4").tobytes() for array in arrays.values()
+            np.ascontiguousarray(array, dtype="<f4").tobytes()
+            for array in self.ordered(arrays).values()
         )
         return model_digest(self.terms.layout_digest, weights)
 

@@ -39,7 +39,7 @@ AGGREGATES = "twopm.aggregates"
 UPDATE_STYPE = "twopm.update/v1"
 AGGREGATE_STYPE = "twopm.aggregate/v1"
 SAMPLES = "num-examples"
-Kind = Literal["train", "evaluate", "close", "enrol", "deal"]
+Kind = Literal["train", "evaluate", "close", "enrol", "join", "deal", "accept"]
 S = TypeVar("S", bound=Statement)
 
 
@@ -75,11 +75,11 @@ def order_content(
             ]
         )
     content = RecordDict()
-    content[arrays_key] = ArrayRecord({name: Array(value) for name, value in initial.items()})
+    content[arrays_key] = ArrayRecord(flower_arrays(initial))
     content[config_key] = ConfigRecord(dict(order.config))
     content[TWOPM] = ConfigRecord(fields)
     content[AGGREGATES] = ArrayRecord(
-        {str(o.manifest.round): _blob(o.aggregate, AGGREGATE_STYPE) for o in openings}
+        {str(o.manifest.round): blob(o.aggregate, AGGREGATE_STYPE) for o in openings}
     )
     return content
 
@@ -107,23 +107,23 @@ def parse_order(content: RecordDict) -> TrainOrder | EvaluateOrder | CloseOrder:
     """Check a message from the server and return what it asks for."""
     kind = message_kind(content)
     fields = content.config_records[TWOPM]
-    task_id = _text(fields, "task")
+    task_id = text_field(fields, "task")
     config = app_config(content)
     if kind == "evaluate":
         return EvaluateOrder(
             task_id=task_id,
             config=config,
-            manifest=RoundManifest.from_bytes(_bytes(fields, "manifest")),
+            manifest=RoundManifest.from_bytes(bytes_field(fields, "manifest")),
             updates=_list_of(UpdateStatement, _json_list(fields, "updates")),
         )
     openings = tuple(_openings(content, _json_list(fields, "openings")))
-    initial = _initial(content)
+    initial = initial_arrays(content)
     if kind == "close":
         return CloseOrder(task_id=task_id, config=config, initial=initial, openings=openings)
     return TrainOrder(
         task_id=task_id,
-        round=_integer(fields, "round"),
-        attempt=_integer(fields, "attempt"),
+        round=integer_field(fields, "round"),
+        attempt=integer_field(fields, "attempt"),
         config=config,
         initial=initial,
         openings=openings,
@@ -143,7 +143,7 @@ def app_content(content: RecordDict, arrays: FloatArrays) -> RecordDict:
     arrays_key = next(name for name in content.array_records if name != AGGREGATES)
     config_key = next(name for name in content.config_records if name != TWOPM)
     out = RecordDict()
-    out[arrays_key] = ArrayRecord({name: Array(value) for name, value in arrays.items()})
+    out[arrays_key] = ArrayRecord(flower_arrays(arrays))
     out[config_key] = content.config_records[config_key]
     return out
 
@@ -155,7 +155,7 @@ def trained_arrays(content: RecordDict) -> FloatArrays:
             f"the app's train reply carries {len(content.array_records)} ArrayRecords, not one"
         )
     record = next(iter(content.array_records.values()))
-    return {name: array.numpy() for name, array in record.items()}
+    return float_arrays(record)
 
 
 def reported_metrics(content: RecordDict) -> dict[str, float]:
@@ -176,7 +176,7 @@ def reply_content(reply: TrainReply | EvaluateReply) -> RecordDict:
     content = RecordDict()
     fields: dict[str, Any] = {"reports": _list_bytes(reply.reports)}
     if isinstance(reply, TrainReply):
-        content["arrays"] = ArrayRecord({"update": _blob(reply.frame, UPDATE_STYPE)})
+        content["arrays"] = ArrayRecord({"update": blob(reply.frame, UPDATE_STYPE)})
         fields["update"] = reply.update.to_bytes()
     else:
         fields["fingerprint"] = reply.fingerprint.to_bytes() if reply.fingerprint else b""
@@ -193,7 +193,7 @@ def parse_train_reply(content: RecordDict) -> TrainReply:
         raise RecordError("the reply does not carry exactly one encrypted update")
     return TrainReply(
         frame=_blob_bytes(content.array_records["arrays"]["update"], UPDATE_STYPE),
-        update=signed_type(UpdateStatement).from_bytes(_bytes(fields, "update")),
+        update=signed_type(UpdateStatement).from_bytes(bytes_field(fields, "update")),
         reports=_reports(fields),
     )
 
@@ -201,7 +201,7 @@ def parse_train_reply(content: RecordDict) -> TrainReply:
 def parse_evaluate_reply(content: RecordDict) -> EvaluateReply:
     """Check a node's evaluate or closing reply."""
     fields = _reply_fields(content)
-    fingerprint, evaluation = _bytes(fields, "fingerprint"), _bytes(fields, "evaluation")
+    fingerprint, evaluation = bytes_field(fields, "fingerprint"), bytes_field(fields, "evaluation")
     return EvaluateReply(
         fingerprint=signed_type(FingerprintStatement).from_bytes(fingerprint)
         if fingerprint
@@ -241,15 +241,29 @@ def _openings(content: RecordDict, values: list[Any]) -> Iterable[Opening]:
         )
 
 
-def _initial(content: RecordDict) -> FloatArrays:
+def initial_arrays(content: RecordDict) -> FloatArrays:
+    """Return the one plain model of a message; empty where none was sent."""
     records = [record for name, record in content.array_records.items() if name != AGGREGATES]
     if len(records) != 1:
         raise RecordError(f"the message carries {len(records)} models, not one")
-    arrays = {name: array.numpy() for name, array in records[0].items()}
+    return float_arrays(records[0])
+
+
+def float_arrays(record: ArrayRecord) -> FloatArrays:
+    """Return the arrays of a record, which must all be float32."""
+    arrays = {name: array.numpy() for name, array in record.items()}
     for name, array in arrays.items():
         if array.dtype != np.float32:
-            raise RecordError(f"array {name!r} of the model is {array.dtype}, not float32")
+            raise RecordError(
+                f"array {name!r} of the model is {array.dtype}, not float32",
+                hint="Convert it, or leave it out of the model that is federated.",
+            )
     return arrays
+
+
+def flower_arrays(arrays: FloatArrays) -> dict[str, Array]:
+    """Return plain arrays as Flower's."""
+    return {name: Array(value) for name, value in arrays.items()}
 
 
 def _list_of(kind: type[S], values: Any) -> tuple[Signed[S], ...]:
@@ -263,34 +277,38 @@ def _list_bytes(records: Iterable[Record]) -> bytes:
 
 
 def _json_list(fields: Mapping[str, Any], name: str) -> list[Any]:
-    value = parse_canonical(_bytes(fields, name), what=name)
+    value = parse_canonical(bytes_field(fields, name), what=name)
     if not isinstance(value, list):
         raise RecordError(f"{name!r} is not a list")
     return value
 
 
-def _bytes(fields: Mapping[str, Any], name: str) -> bytes:
+def bytes_field(fields: Mapping[str, Any], name: str) -> bytes:
+    """Return a field that must be bytes."""
     value = fields.get(name)
     if not isinstance(value, bytes):
         raise RecordError(f"{name!r} is missing or not bytes")
     return value
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
+def text_field(fields: Mapping[str, Any], name: str) -> str:
+    """Return a field that must be text."""
     value = fields.get(name)
     if not isinstance(value, str):
         raise RecordError(f"{name!r} is missing or not text")
     return value
 
 
-def _integer(fields: Mapping[str, Any], name: str) -> int:
+def integer_field(fields: Mapping[str, Any], name: str) -> int:
+    """Return a field that must be a number from 1 on."""
     value = fields.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**32:
         raise RecordError(f"{name!r} is missing or not a number from 1 on")
     return value
 
 
-def _blob(data: bytes, stype: str) -> Array:
+def blob(data: bytes, stype: str) -> Array:
+    """Return bytes as an array of a kind of ours; Flower chunks and de-duplicates it."""
     return Array(dtype="uint8", shape=(len(data),), stype=stype, data=data)
 
 

@@ -1,0 +1,469 @@
+"""`EncryptedAggregation`: a Flower strategy that adds updates which it cannot read."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, Result, Strategy
+
+from twopm_flower.config import Settings, load_settings
+from twopm_flower.errors import ConfigError, QuorumError, RecordError, StrategyRefused
+from twopm_flower.federated import wire
+from twopm_flower.federated.callbacks import RoundCallback, records_on_chain
+from twopm_flower.federated.flower_internals import with_content
+from twopm_flower.federated.mod import BEHIND
+from twopm_flower.federated.run_store import RoundTiming, RunStore, Timings, with_chain_records
+from twopm_flower.federated.server_run import Reply, ServerRun
+from twopm_flower.federated.setup import PreparedRun, SimulationOptions, prepare
+from twopm_flower.privacy.frame import encode_aggregate
+from twopm_flower.records.manifest import ExclusionReason, RoundManifest
+
+log = logging.getLogger(__name__)
+MAX_DETAIL = 300
+
+
+class EncryptedAggregation(Strategy):
+    """Wraps a linear strategy so that it works on ciphertexts, with every round on record.
+
+    The wrapped strategy chooses the nodes and their configuration. This one sends the
+    aggregate of the last round as a ciphertext, checks each encrypted update that comes back,
+    adds them, commits to the sum in a manifest, has the nodes sign fingerprints of what they
+    sent, and keeps a bundle that anyone can verify. It never holds a key: the arrays of its
+    :class:`~flwr.serverapp.strategy.Result` are ciphertexts, and the model is with the nodes.
+
+    Parameters
+    ----------
+    base : FedAvg
+        ``FedAvg``, ``FedProx`` or another subclass that keeps FedAvg's weighted mean.
+    task : str, optional
+        The task to run, as created by ``twopm task create``; ``$TWOPM_TASK`` by default.
+        In simulation a task is made on the spot when none is given.
+    home : Path, optional
+        The coordinator's home; ``$TWOPM_HOME`` by default.
+    callbacks : sequence of RoundCallback
+        Called in each round, after the chain recorder.
+    simulation : SimulationOptions, optional
+        Terms of a task that is made on the spot.
+
+    Raises
+    ------
+    StrategyRefused
+        The base strategy does more than a weighted mean.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedAvg
+    >>> strategy = EncryptedAggregation(FedAvg(min_available_nodes=3))
+    """
+
+    def __init__(
+        self,
+        base: FedAvg,
+        *,
+        task: str | None = None,
+        home: Path | None = None,
+        callbacks: Sequence[RoundCallback] = (),
+        simulation: SimulationOptions | None = None,
+    ) -> None:
+        super().__init__()
+        _require_linear(base)
+        self.base = base
+        self._task = task
+        self._home = home
+        self._callbacks = tuple(callbacks)
+        self._simulation = simulation or SimulationOptions()
+        self._live: _Live | None = None
+
+    def summary(self) -> None:
+        """Log what this strategy and the wrapped one do."""
+        log.info("\t├──> Encrypted aggregation: the server adds ciphertexts and holds no key")
+        self.base.summary()
+
+    # --- Flower's five methods -----------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the nodes that the base strategy samples to open the last round and train."""
+        live = self._require_live()
+        messages = list(self.base.configure_train(server_round, ArrayRecord(), config, grid))
+        order = live.run.train_order(server_round, live.attempt)
+        return self._addressed(messages, order)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Add the valid updates; the arrays returned are the sum, still encrypted."""
+        live = self._require_live()
+        replies = list(replies)
+        parsed = [_parse(message, wire.parse_train_reply) for message in replies]
+        aggregate, flower_nodes = live.run.accept_train(
+            server_round, live.attempt, parsed, live.prepared.run_config
+        )
+        for update in aggregate.updates:
+            context = live.run.task.aggregate_frame(server_round, live.attempt)
+            frame = encode_aggregate(context, update.ciphertext, live.run.task.parameters.backend)
+            live.store.save_ciphertext(update.statement.statement.update_digest, frame)
+        live.upload_bytes = {u.statement.node: u.upload_bytes for u in aggregate.updates}
+        live.download_bytes = len(aggregate.frame)
+        for callback in live.callbacks:
+            callback.manifest_committed(aggregate.manifest)
+        self._log_manifest(aggregate.manifest)
+        good = [m for m in replies if m.metadata.src_node_id in flower_nodes]
+        self.base.aggregate_train(server_round, [_bare(message) for message in good])
+        arrays = ArrayRecord({"aggregate": wire.blob(aggregate.frame, wire.AGGREGATE_STYPE)})
+        sums = live.run.opened_metrics(server_round - 1) if server_round > 1 else None
+        if sums is not None:
+            live.result.train_metrics_clientapp[server_round - 1] = MetricRecord({**sums})
+        return arrays, None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Show the manifest to all nodes, and ask for fingerprints and an evaluation."""
+        live = self._require_live()
+        return self._messages(
+            live.run.evaluate_order(), MessageType.EVALUATE, list(grid.get_node_ids())
+        )
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Collect the fingerprints; return the evaluation of the model before this round."""
+        live = self._require_live()
+        parsed = [_parse(message, wire.parse_evaluate_reply) for message in replies]
+        live.missing = live.run.accept_evaluate(parsed)
+        if live.missing:
+            return None
+        sums = live.run.evaluation_sums(server_round - 1)
+        return None if sums is None else _means(sums)
+
+    # --- the loop ------------------------------------------------------------------------
+
+    def start(  # noqa: PLR0917  # Flower's own signature
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float | None = None,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run all rounds and the closing exchange.
+
+        Parameters
+        ----------
+        grid : Grid
+            Where the nodes are.
+        initial_arrays : ArrayRecord
+            The public initial model, float32.
+        num_rounds : int
+            How many rounds; a task created before fixes it.
+        timeout : float, optional
+            Bound of one exchange, in seconds; the coordinator's settings by default.
+        train_config, evaluate_config : ConfigRecord, optional
+            What the app is told; nodes accept what the task's terms say and nothing else.
+        evaluate_fn : callable, optional
+            Refused: the server cannot read the model.
+
+        Returns
+        -------
+        Result
+            Train metrics by round (sums), evaluation metrics by the round of the evaluated
+            model (0 is the initial model), and the last aggregate, still encrypted.
+
+        Raises
+        ------
+        QuorumError
+            Too few nodes, valid replies or equal models.
+        ChainUnavailable
+            The run is complete but could not be recorded on chain.
+        """
+        if evaluate_fn is not None:
+            raise StrategyRefused(
+                "evaluate_fn needs the plain model, and this server cannot read it",
+                hint="Evaluate on the nodes: their counts are opened as sums.",
+            )
+        settings = load_settings(self._home)
+        prepared = prepare(
+            grid,
+            settings=settings,
+            task=self._task or settings.task,
+            initial=wire.float_arrays(initial_arrays),
+            rounds=num_rounds,
+            train_config=self._base_config(train_config),
+            evaluate_config=dict(evaluate_config or {}),
+            options=self._simulation,
+        )
+        store = RunStore(prepared.runs_folder / prepared.task.task_id)
+        live = _Live(
+            prepared=prepared,
+            run=ServerRun(
+                task=prepared.task,
+                deployment=prepared.deployment,
+                key_deal=prepared.key_deal,
+                initial=wire.float_arrays(initial_arrays),
+                late_limit=settings.coordinator.late_limit,
+            ),
+            store=store,
+            settings=settings,
+            callbacks=(prepared.recorder(store.outbox_path, settings), *self._callbacks),
+            timeout=timeout,
+        )
+        self._live = live
+        self.summary()
+        log.info("task %s, trust mode %s", prepared.task.task_id, prepared.task.terms.trust_mode)
+        for callback in live.callbacks:
+            callback.run_started()
+        try:
+            for round_ in range(1, prepared.task.terms.rounds + 1):
+                self._run_round(grid, round_)
+            self._close(grid)
+        finally:
+            for callback in reversed(live.callbacks):
+                callback.run_ended()
+            prepared.close()
+            self._live = None
+        return live.result
+
+    def _run_round(self, grid: Grid, round_: int) -> None:
+        live = self._require_live()
+        terms = live.run.task.terms
+        coordinator = live.settings.coordinator
+        log.info("[ROUND %d/%d]", round_, terms.rounds)
+        for callback in live.callbacks:
+            callback.before_round(round_)
+        for attempt in range(1, coordinator.max_attempts + 1):
+            live.attempt = attempt
+            wait_for_nodes(grid, terms.min_contributors, coordinator.nodes_wait_s)
+            started = time.monotonic()
+            train_replies = self._exchange(
+                grid,
+                self.configure_train(
+                    round_, ArrayRecord(), ConfigRecord(dict(terms.train_config)), grid
+                ),
+                coordinator.train_timeout_s,
+            )
+            trained = time.monotonic()
+            arrays, _ = self.aggregate_train(round_, train_replies)
+            added = time.monotonic()
+            if arrays is not None:
+                live.result.arrays = arrays
+            evaluate_replies = self._exchange(
+                grid,
+                self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid),
+                coordinator.evaluate_timeout_s,
+            )
+            evaluated = time.monotonic()
+            metrics = self.aggregate_evaluate(round_, evaluate_replies)
+            if live.missing:
+                log.warning(
+                    "round %d, attempt %d: no fingerprints from %s; a new attempt without them",
+                    round_,
+                    attempt,
+                    ", ".join(live.missing),
+                )
+                continue
+            if metrics is not None:
+                live.result.evaluate_metrics_clientapp[round_ - 1] = metrics
+            live.timings.append(
+                RoundTiming(
+                    round=round_,
+                    attempts=attempt,
+                    upload_bytes=live.upload_bytes,
+                    download_bytes=live.download_bytes,
+                    train_s=round(trained - started, 3),
+                    evaluate_s=round(evaluated - added, 3),
+                    own_s=round(added - trained, 3),
+                )
+            )
+            self._save(live)
+            for callback in live.callbacks:
+                callback.round_completed(live.run.bundle())
+            return
+        raise QuorumError(
+            f"round {round_}: no attempt of {coordinator.max_attempts} was completed",
+            hint="Look at the nodes' logs: survivors vanished between train and evaluate.",
+        )
+
+    def _close(self, grid: Grid) -> None:
+        live = self._require_live()
+        log.info("[CLOSING]")
+        messages = self._messages(
+            live.run.close_order(), MessageType.EVALUATE, list(grid.get_node_ids())
+        )
+        replies = self._exchange(grid, messages, live.settings.coordinator.evaluate_timeout_s)
+        parsed = [_parse(message, wire.parse_evaluate_reply) for message in replies]
+        last = live.run.task.terms.rounds
+        statement, signatures = live.run.accept_close(parsed)
+        sums = live.run.opened_metrics(last)
+        if sums is not None:
+            live.result.train_metrics_clientapp[last] = MetricRecord({**sums})
+        evaluated = live.run.evaluation_sums(last)
+        if evaluated is not None:
+            live.result.evaluate_metrics_clientapp[last] = _means(evaluated)
+        self._save(live)
+        for callback in live.callbacks:
+            callback.run_completed(live.run.bundle(), statement, signatures)
+        self._save(live, anchored=True)
+        log.info("final model %s, signed by %d nodes", statement.model_digest, len(signatures))
+        log.info("bundle: %s", live.store.bundle_path)
+
+    def _save(self, live: "_Live", *, anchored: bool = False) -> None:
+        bundle = live.run.bundle()
+        if anchored:
+            records, final = records_on_chain(live.prepared.connector, bundle.task_id)
+            bundle = with_chain_records(bundle, records, final)
+        live.store.save_bundle(bundle)
+        live.store.save_timings(Timings(rounds=tuple(live.timings)))
+
+    # --- details -------------------------------------------------------------------------
+
+    def _require_live(self) -> "_Live":
+        if self._live is None:
+            raise ConfigError(
+                "no run is under way", hint="Call start(); it drives the other methods."
+            )
+        return self._live
+
+    def _base_config(self, train_config: ConfigRecord | None) -> dict[str, Any]:
+        config = dict(train_config or {})
+        if hasattr(self.base, "proximal_mu"):
+            config["proximal-mu"] = self.base.proximal_mu
+        return config
+
+    def _addressed(self, messages: list[Message], order: Any) -> list[Message]:
+        content = self._content(order)
+        for message in messages:
+            message.content = content
+        return messages
+
+    def _messages(self, order: Any, kind: str, nodes: list[int]) -> list[Message]:
+        content = self._content(order)
+        return [Message(content, dst_node_id=node, message_type=kind) for node in nodes]
+
+    def _content(self, order: Any) -> RecordDict:
+        return wire.order_content(
+            order,
+            arrays_key=self.base.arrayrecord_key,
+            config_key=self.base.configrecord_key,
+        )
+
+    def _exchange(self, grid: Grid, messages: Iterable[Message], default_s: float) -> list[Message]:
+        timeout = self._require_live().timeout or default_s
+        return list(grid.send_and_receive(list(messages), timeout=timeout))
+
+    def _log_manifest(self, manifest: RoundManifest) -> None:
+        log.info(
+            "round %d, attempt %d: added %d encrypted updates, manifest %s",
+            manifest.round,
+            manifest.attempt,
+            len(manifest.survivors),
+            manifest.digest,
+        )
+        for exclusion in manifest.exclusions:
+            log.warning(
+                "round %d: %s left out (%s): %s",
+                manifest.round,
+                exclusion.node,
+                exclusion.reason,
+                exclusion.detail,
+            )
+
+
+@dataclass
+class _Live:
+    """What exists only while a run is under way."""
+
+    prepared: PreparedRun
+    run: ServerRun
+    store: RunStore
+    settings: Settings
+    callbacks: tuple[RoundCallback, ...]
+    timeout: float | None
+    attempt: int = 1
+    missing: tuple[str, ...] = ()
+    download_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.result = Result()
+        self.timings: list[RoundTiming] = []
+        self.upload_bytes: dict[str, int] = {}
+
+
+def wait_for_nodes(grid: Grid, needed: int, wait_s: float) -> None:
+    """Wait until enough nodes are connected.
+
+    Raises
+    ------
+    QuorumError
+        Too few after `wait_s` seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    while (count := len(list(grid.get_node_ids()))) < needed:
+        if time.monotonic() >= deadline:
+            raise QuorumError(
+                f"{count} nodes are connected after {wait_s:.0f} s, {needed} are needed",
+                hint="Start more: flower-supernode --superlink HOST:PORT ... (docs/deploy.md).",
+            )
+        time.sleep(min(1.0, wait_s / 10))
+
+
+def _require_linear(base: object) -> None:
+    name = type(base).__name__
+    if not isinstance(base, FedAvg):
+        raise StrategyRefused(
+            f"{name} is not built on FedAvg: only a weighted mean can be taken of ciphertexts",
+            hint="Wrap FedAvg or FedProx.",
+        )
+    if type(base).aggregate_train is not FedAvg.aggregate_train:
+        raise StrategyRefused(
+            f"{name} does more with the updates than FedAvg's weighted mean (adaptive, robust and "
+            "compressing strategies have to see each update, or square it)",
+            hint="Wrap FedAvg or FedProx.",
+        )
+
+
+def _means(sums: dict[str, float]) -> MetricRecord:
+    """Return the sums, and beside each its mean over the evaluated rows."""
+    rows = sums.get(wire.SAMPLES, 0)
+    means = {
+        f"mean-{name}": value / rows
+        for name, value in sums.items()
+        if rows and name != wire.SAMPLES
+    }
+    return MetricRecord({**sums, **means})
+
+
+def _bare(message: Message) -> Message:
+    content = RecordDict()
+    content["arrays"] = ArrayRecord()
+    content["metrics"] = MetricRecord({wire.SAMPLES: 1})
+    return with_content(message, content)
+
+
+def _parse(message: Message, parser: Callable[[RecordDict], Any]) -> Reply:
+    node = message.metadata.src_node_id
+    if message.has_error():
+        text = (message.error.reason or "no reason given")[:MAX_DETAIL]
+        gone = message.error.code == ErrorCode.NODE_UNAVAILABLE
+        reason: ExclusionReason = "unavailable" if gone else "error"
+        return Reply(node, None, reason, text, behind=_behind(text))
+    try:
+        return Reply(node, parser(message.content))
+    except RecordError as error:
+        return Reply(node, None, "malformed", str(error)[:MAX_DETAIL])
+
+
+def _behind(text: str) -> int | None:
+    if not text.startswith(BEHIND):
+        return None
+    digits = text.removeprefix(BEHIND).split(" ", 1)[0]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None

@@ -1,0 +1,167 @@
+"""The terms of a task that nobody wrote by hand: from a model and what the app reports."""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from twopm_flower.errors import ConfigError
+from twopm_flower.federated.exchange import FloatArrays
+from twopm_flower.privacy.layout import Layout, Metric
+from twopm_flower.privacy.parameters import AdditiveParameters
+from twopm_flower.records.terms import ArrayTerm, MetricTerm, TaskTerms, TrustMode, model_digest
+
+SAMPLES = "num-examples"
+FLOAT_BOUND = 16.0
+"""Largest mean per row that is foreseen for a metric with decimals, such as a loss."""
+EVALUATION_SCALE = 1 << 16
+
+
+def build_terms(
+    initial: FloatArrays,
+    *,
+    title: str,
+    rounds: int,
+    trust_mode: TrustMode,
+    clip: float,
+    min_contributors: int,
+    quorum: int,
+    max_samples: int,
+    max_nodes: int,
+    train_metrics: dict[str, str],
+    evaluation_metrics: dict[str, str],
+    train_config: dict[str, Any],
+    evaluate_config: dict[str, Any],
+    run_config: dict[str, Any],
+    app_bundle: str,
+    dataset: dict[str, Any],
+) -> TaskTerms:
+    """Return the terms of a task.
+
+    Parameters
+    ----------
+    initial : dict of ndarray, float32
+        The public initial model.
+    train_metrics, evaluation_metrics : dict of str to str
+        What the app reports: name to ``"int"`` (a count, summed) or ``"float"`` (a mean over
+        the node's rows, summed over all rows). ``num-examples`` comes first in evaluations.
+    max_nodes : int
+        Room in the sums; decides how precise they are.
+
+    Raises
+    ------
+    ConfigError
+        A mode that is not available.
+    """
+    if trust_mode == "one-time-key":
+        raise ConfigError(
+            "the trust mode one-time-key is not available in this version",
+            hint="Use shared-key.",
+        )
+    for name, array in initial.items():
+        if array.dtype != np.float32:
+            raise ConfigError(
+                f"array {name!r} of the initial model is {array.dtype}; only float32 is trained",
+                hint="Convert it, or leave it out of the model that is federated.",
+            )
+    parameters = AdditiveParameters.derive(
+        "plaintext" if trust_mode == "plaintext" else "bfv", max_nodes
+    )
+    train_terms = _train_terms(train_metrics, parameters.limit, max_samples)
+    layout = Layout(
+        arrays=tuple((name, tuple(array.shape)) for name, array in initial.items()),
+        metrics=tuple(Metric(m.name, m.scale, m.maximum) for m in train_terms),
+    )
+    weights = b"".join(np.ascontiguousarray(a, dtype="<f4").tobytes() for a in initial.values())
+    return TaskTerms(
+        title=title,
+        trust_mode=trust_mode,
+        rounds=rounds,
+        min_contributors=min_contributors,
+        quorum=quorum,
+        max_samples=max_samples,
+        clip=clip,
+        parameters=parameters.to_dict(),
+        parameters_id=parameters.identifier,
+        arrays=tuple(ArrayTerm(name=n, shape=tuple(a.shape)) for n, a in initial.items()),
+        train_metrics=train_terms,
+        evaluation_metrics=_evaluation_terms(evaluation_metrics),
+        layout_digest=layout.digest,
+        initial_model=model_digest(layout.digest, weights),
+        train_config=train_config,
+        evaluate_config=evaluate_config,
+        run_config=run_config,
+        app_bundle=app_bundle,
+        dataset=dataset,
+    )
+
+
+def automatic_terms(
+    initial: FloatArrays,
+    *,
+    rounds: int,
+    samples: tuple[int, ...],
+    train_metrics: dict[str, str],
+    evaluation_metrics: dict[str, str],
+    train_config: dict[str, Any],
+    evaluate_config: dict[str, Any],
+    run_config: dict[str, Any],
+    app_bundle: str,
+    trust_mode: TrustMode,
+    clip: float,
+    min_contributors: int,
+) -> TaskTerms:
+    """Return the terms of a simulated task, from what the nodes reported at enrolment."""
+    return build_terms(
+        initial,
+        title="simulation",
+        rounds=rounds,
+        trust_mode=trust_mode,
+        clip=clip,
+        min_contributors=min_contributors,
+        quorum=min_contributors,
+        max_samples=max(samples),
+        max_nodes=max(10, len(samples)),
+        train_metrics=train_metrics,
+        evaluation_metrics=evaluation_metrics,
+        train_config=train_config,
+        evaluate_config=evaluate_config,
+        run_config=run_config,
+        app_bundle=app_bundle,
+        dataset={"app": "simulation", "label": _label(run_config)},
+    )
+
+
+def _label(run_config: dict[str, Any]) -> str:
+    return re.sub(r"[^\w .-]", "", str(run_config.get("subject", "the app's own data")))
+
+
+def _train_terms(reported: dict[str, str], limit: int, max_samples: int) -> tuple[MetricTerm, ...]:
+    terms = []
+    for name, kind in sorted(reported.items()):
+        if name == SAMPLES:
+            # The number of training samples is public already: it was committed at joining.
+            continue
+        if kind == "int":
+            terms.append(MetricTerm(name=name, scale=1, maximum=float(limit)))
+        else:
+            maximum = FLOAT_BOUND * max_samples
+            scale = max(1, int(limit // maximum))
+            terms.append(
+                MetricTerm(
+                    name=name, scale=scale, maximum=min(maximum, limit / scale), weighted=True
+                )
+            )
+    return tuple(terms)
+
+
+def _evaluation_terms(reported: dict[str, str]) -> tuple[MetricTerm, ...]:
+    rows = MetricTerm(name=SAMPLES, scale=1, maximum=float(2**32))
+    others = tuple(
+        MetricTerm(name=name, scale=1, maximum=float(2**32))
+        if kind == "int"
+        else MetricTerm(name=name, scale=EVALUATION_SCALE, maximum=float(2**32), weighted=True)
+        for name, kind in sorted(reported.items())
+        if name != SAMPLES
+    )
+    return (rows, *others)

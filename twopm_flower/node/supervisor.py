@@ -87,6 +87,8 @@ class Deployment:
         Receives certificates, keys, logs, databases and Flower's own folders.
     coordinator_home : Path
         ``TWOPM_HOME`` of the server app's process.
+    task : str, optional
+        The task that the server app runs (``TWOPM_TASK``).
     start_timeout_s : float
         How long a process may take until it answers.
 
@@ -97,20 +99,26 @@ class Deployment:
 
     Examples
     --------
-    >>> with Deployment(folder, coordinator_home=home) as deployment:  # doctest: +SKIP
+    >>> with Deployment(folder, coordinator_home=home, task=task) as deployment:  # doctest: +SKIP
     ...     deployment.add_nodes({"alice": alice_home, "bob": bob_home, "carol": carol_home})
-    ...     run = deployment.submit(Path("."), {"task": task_id})
+    ...     run = deployment.submit(Path("."))
     ...     for line in run.lines():
     ...         print(line)
     ...     deployment.require_success(run)
     """
 
     def __init__(
-        self, folder: Path, *, coordinator_home: Path, start_timeout_s: float = START_TIMEOUT_S
+        self,
+        folder: Path,
+        *,
+        coordinator_home: Path,
+        task: str | None = None,
+        start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.folder = folder.absolute()
         self.coordinator_home = coordinator_home.absolute()
         self.start_timeout_s = start_timeout_s
+        self._task = {} if task is None else {"TWOPM_TASK": task}
         self.nodes: dict[str, SuperNode] = {}
         self.port = 0
         self._processes: list[KeptProcess] = []
@@ -133,6 +141,7 @@ class Deployment:
                     *self._tls_flags("superlink"),
                 ],
                 home=self.coordinator_home,
+                **self._task,
             )
 
         self.superlink = self._launch_on_free_port(launch, lambda _: self._answers())
@@ -184,14 +193,16 @@ class Deployment:
         ).process
         self._await_node(node)
 
-    def submit(self, app: Path, run_config: Mapping[str, str | int | float | bool]) -> Run:
+    def submit(
+        self, app: Path, run_config: Mapping[str, str | int | float | bool] | None = None
+    ) -> Run:
         """Submit a Flower app and follow its log.
 
         Parameters
         ----------
         app : Path
             The folder with the app's ``pyproject.toml``.
-        run_config : mapping
+        run_config : mapping, optional
             Values for keys of ``[tool.flwr.app.config]``.
 
         Returns
@@ -207,7 +218,7 @@ class Deployment:
         self._runs += 1
         settings = self.folder / "flower" / f"run-{self._runs}.toml"
         settings.write_text(
-            "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in run_config.items()),
+            "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in (run_config or {}).items()),
             encoding="utf-8",
         )
         override = ["--run-config", str(settings)] if run_config else []
@@ -284,18 +295,18 @@ class Deployment:
     ) -> None:
         self.stop()
 
-    def _environment(self, name: str, home: Path) -> dict[str, str]:
+    def _environment(self, name: str, home: Path, **extra: str) -> dict[str, str]:
         flower_home = self.folder / "flower" / name
         flower_home.mkdir(parents=True, exist_ok=True)
-        return flower_environment(flower_home, TWOPM_HOME=str(home))
+        return flower_environment(flower_home, TWOPM_HOME=str(home), **extra)
 
-    def _keep(self, name: str, command: list[str], *, home: Path) -> KeptProcess:
+    def _keep(self, name: str, command: list[str], *, home: Path, **extra: str) -> KeptProcess:
         word = name.lower().replace(" ", "-")
         process = KeptProcess(
             name,
             command,
             log=self.folder / "logs" / f"{word}.log",
-            environment=self._environment(word, home),
+            environment=self._environment(word, home, **extra),
             folder=self.folder,
         )
         self._processes.append(process)

@@ -1,6 +1,7 @@
 """A content-addressed store: bytes are kept under their digest and checked when read."""
 
 import os
+import re
 from typing import Any
 
 import fsspec
@@ -30,6 +31,10 @@ class ArtifactStore:
         self._fs, self._root = fsspec.core.url_to_fs(url)
 
     def _path(self, digest: str) -> str:
+        if not re.fullmatch(r"0x[0-9a-f]{64}", digest):
+            raise RecordError(
+                f"{digest!r} is not a digest: 0x and 64 lower-case hexadecimal digits"
+            )
         return f"{self._root}/{digest[2:4]}/{digest[4:]}"
 
     def put(self, data: bytes) -> str:
@@ -51,7 +56,7 @@ class ArtifactStore:
         Raises
         ------
         RecordError
-            Not in the store, or the stored bytes have another digest.
+            Not a digest, not in the store, or the stored bytes have another digest.
         """
         path = self._path(digest)
         if not self._fs.exists(path):

@@ -21,8 +21,8 @@ from twopm_flower.federated.mod import BEHIND
 from twopm_flower.federated.run_store import RoundTiming, RunStore, Timings, with_chain_records
 from twopm_flower.federated.server_run import Reply, ServerRun
 from twopm_flower.federated.setup import PreparedRun, SimulationOptions, prepare
-from twopm_flower.privacy.frame import encode_aggregate
 from twopm_flower.records.manifest import ExclusionReason, RoundManifest
+from twopm_flower.verify.expanded import encode_expanded
 
 log = logging.getLogger(__name__)
 MAX_DETAIL = 300
@@ -107,8 +107,8 @@ class EncryptedAggregation(Strategy):
             server_round, live.attempt, parsed, live.prepared.run_config
         )
         for update in aggregate.updates:
-            context = live.run.task.aggregate_frame(server_round, live.attempt)
-            frame = encode_aggregate(context, update.ciphertext, live.run.task.parameters.backend)
+            context = live.run.task.frame(server_round, live.attempt, update.statement.node)
+            frame = encode_expanded(context, update.ciphertext, live.run.task.parameters.backend)
             live.store.save_ciphertext(update.statement.statement.update_digest, frame)
         live.upload_bytes = {u.statement.node: u.upload_bytes for u in aggregate.updates}
         live.download_bytes = len(aggregate.frame)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from twopm_flower.node.coordinate import Invitation, admit, create_task, start_t
 from twopm_flower.node.local_data import DataSource
 from twopm_flower.node.membership import accept_key, confirm_task, deal_key, join_task
 from twopm_flower.node.provision import configure_home, init_node, trust
-from twopm_flower.node.terms import StudentSettings, TaskSettings, build_student_terms
+from twopm_flower.node.terms import TaskSettings, build_student_terms, read_run_config
 from twopm_flower.records.roster import Roster
 
 
@@ -49,6 +50,11 @@ def students_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def app_config(**changes: Any) -> dict[str, Any]:
+    root = Path(__file__).parents[2]
+    return read_run_config(root, {name.replace("_", "-"): v for name, v in changes.items()})
+
+
 @dataclass
 class Federation:
     """A coordinator and nodes that trust each other, before anybody joined anything."""
@@ -58,9 +64,9 @@ class Federation:
     homes: list[Path]
     data: Path
 
-    def create(self, settings: TaskSettings | None = None) -> Invitation:
+    def create(self, settings: TaskSettings | None = None, **run_config: Any) -> Invitation:
         terms, initial = build_student_terms(
-            settings or TaskSettings(), StudentSettings(), app_bundle=app_bundle_digest(None)
+            app_config(**run_config), settings or TaskSettings(), app_bundle=app_bundle_digest(None)
         )
         return create_task(self.coordinator, self.chain.connector, terms, initial)
 
@@ -74,8 +80,8 @@ class Federation:
             self.join(invitation, index)
         return start_task(self.coordinator, self.chain.connector, invitation.task_id)
 
-    def ready(self, settings: TaskSettings | None = None) -> Invitation:
-        invitation = self.create(settings)
+    def ready(self, settings: TaskSettings | None = None, **run_config: Any) -> Invitation:
+        invitation = self.create(settings, **run_config)
         roster = self.start(invitation)
         for home in self.homes:
             confirm_task(home, invitation.task_id, roster, reader=self.chain.reader)

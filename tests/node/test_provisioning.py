@@ -35,7 +35,7 @@ from twopm_flower.node.provision import (
     trust,
     untrust,
 )
-from twopm_flower.node.terms import StudentSettings, TaskSettings, build_student_terms
+from twopm_flower.node.terms import TaskSettings, build_student_terms, read_run_config
 from twopm_flower.records.bundle import JoinRequest, NodeCard
 
 
@@ -407,7 +407,7 @@ def test_an_interrupted_deal_says_how_to_go_on(federate):
 
 def test_a_plaintext_task_has_no_key(federate):
     federation = federate(3)
-    invitation = federation.ready(TaskSettings(trust_mode="plaintext"))
+    invitation = federation.ready(trust_mode="plaintext")
     with pytest.raises(KeyCeremonyError, match="no key"):
         deal_key(federation.homes[0], invitation.task_id)
 
@@ -430,7 +430,7 @@ def test_the_coordinator_finds_its_initial_model_again(federate):
 def test_a_task_is_not_created_with_another_initial_model(federate):
     federation = federate(3)
     terms, initial = build_student_terms(
-        TaskSettings(), StudentSettings(), app_bundle="0x" + "00" * 32
+        read_run_config(Path(__file__).parents[2]), TaskSettings(), app_bundle="0x" + "00" * 32
     )
     initial["bias"] = initial["bias"] + 1
     with pytest.raises(ConfigError, match="the terms name"):

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from twopm_flower.datasets import FeatureEncoder, StudentTable, load_students
 from twopm_flower.datasets.partition import Split, partition, split_holdout
-from twopm_flower.datasets.schema import SCHEMA_NAME, describe
+from twopm_flower.datasets.schema import SCHEMA_NAME
 from twopm_flower.datasets.student_csv import format_students
 from twopm_flower.datasets.synthetic import synthetic_students
-from twopm_flower.errors import ConfigError, DataError
+from twopm_flower.errors import ConfigError, DataError, RealDataMissingError
 from twopm_flower.federated.home import TaskFolder, write_atomically
+from twopm_flower.node.terms import student_schema_digest
 from twopm_flower.privacy.secret_files import read_secret_file, write_secret_file
-from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import tagged_digest
 from twopm_flower.records.fields import Digest, Record, Uint53
 from twopm_flower.records.terms import TaskTerms, data_commitment
@@ -116,6 +116,8 @@ def choose_rows(folder: TaskFolder, terms: TaskTerms, source: DataSource) -> Dat
         The rows cannot be read, or are more than the terms allow.
     ConfigError
         The partition does not exist, or the terms are for other data.
+    RealDataMissingError
+        No real rows, and the task allows no others.
     """
     if terms.dataset.get("name") == SCHEMA_NAME:
         choice = _choose_students(folder, terms, source)
@@ -173,9 +175,7 @@ def load_rows(folder: TaskFolder) -> NodeRows:
 
 
 def _choose_students(folder: TaskFolder, terms: TaskTerms, source: DataSource) -> DataChoice:
-    if terms.dataset.get("schema") != tagged_digest(
-        "dataset-schema/v1", canonical_bytes(describe())
-    ):
+    if terms.dataset.get("schema") != student_schema_digest():
         raise ConfigError(
             "the task uses another version of the student data's schema than this package",
             hint="Install the version of twopm-flower that the coordinator uses.",
@@ -185,11 +185,16 @@ def _choose_students(folder: TaskFolder, terms: TaskTerms, source: DataSource) -
     table = load_students(
         terms.dataset["subject"],
         source.path,
-        home=folder.path.parent.parent,
+        home=folder.path.parents[1],
         allow_download=source.allow_download,
         require_real=source.require_real,
         progress=False,
     )
+    if table.is_synthetic and not terms.dataset.get("synthetic"):
+        raise RealDataMissingError(
+            "no real data was found, and this task does not allow made-up rows",
+            hint="Pass --data FILE, or run 'twopm data add FILE'.",
+        )
     split = _split(table, terms.dataset, source.partition, source.partitions)
     content = _content(table, split)
     return DataChoice(

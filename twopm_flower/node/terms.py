@@ -1,244 +1,180 @@
-"""Building the terms of a task: from a model and settings, or for the student showcase."""
+"""The terms of a task on the student data, from the app's run configuration and few settings."""
 
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from twopm_flower.datasets import FeatureEncoder, schema
+from twopm_flower.datasets.partition import DEFAULT_HOLDOUT
 from twopm_flower.errors import ConfigError
-from twopm_flower.models.logistic_regression import DEFAULTS, LogisticRegression
-from twopm_flower.privacy.layout import Layout, Metric
-from twopm_flower.privacy.parameters import AdditiveParameters, BackendName
+from twopm_flower.federated import terms as federated_terms
+from twopm_flower.federated.task import layout_of
+from twopm_flower.models.logistic_regression import LogisticRegression
+from twopm_flower.privacy.layout import Layout
+from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import tagged_digest
-from twopm_flower.records.terms import ArrayTerm, MetricTerm, TaskTerms, TrustMode, model_digest
+from twopm_flower.records.terms import TaskTerms, model_digest
 
 FloatArrays = dict[str, npt.NDArray[np.float32]]
 
-LARGEST_MEAN_LOSS: Final = 16.0
-"""Nats per row; a logistic loss beyond means a probability of one in nine million."""
-EVALUATION_SCALE: Final = 2**16
-_BACKENDS: Final[dict[str, BackendName]] = {"shared-key": "bfv", "plaintext": "plaintext"}
+TRAIN_CONFIG: Final = ("epochs", "lr", "batch-size", "l2", "seed")
+"""What of the run configuration the server repeats in its train messages."""
+
+METRICS: Final = {"correct": "int", "loss": "float"}
+"""What the app reports of training and of evaluation, beside the number of rows."""
+
+_BACKENDS: Final = {"shared-key": "bfv", "plaintext": "plaintext"}
 
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What a coordinator decides about any task.
+    """What the coordinator decides beside the app's run configuration.
 
     Attributes
     ----------
-    title : str
-        For people.
-    rounds : int
-        Planned rounds.
-    trust_mode : {"shared-key", "plaintext"}
-        Who could read an update; see SECURITY.md.
-    min_contributors : int
-        Fewest updates in an aggregate that a node opens.
+    title : str or None
+        For people; made from the run configuration by default.
     quorum : int or None
-        Fewest equal model statements; a majority of `min_contributors` by default.
+        Fewest equal model statements; a majority of the contributors by default.
     max_nodes : int
-        Most members; headroom of the encrypted sum is reserved for as many.
-    max_samples : int
-        Most training rows of one node.
-    clip : float
-        Largest absolute value of one coordinate of an update.
-    fields : int
-        Values packed into one coefficient of a ciphertext.
+        Most members: headroom of the encrypted sum is reserved for as many.
+    max_samples : int or None
+        Most training rows of one node; the size of the whole published file by default.
+    synthetic : bool
+        Whether made-up rows are allowed. Everything about such a task says SYNTHETIC.
     """
 
-    title: str = "task"
-    rounds: int = DEFAULTS.rounds
-    trust_mode: TrustMode = "shared-key"
-    min_contributors: int = 3
+    title: str | None = None
     quorum: int | None = None
     max_nodes: int = 10
-    max_samples: int = 1000
-    clip: float = DEFAULTS.clip
-    fields: int = 2
+    max_samples: int | None = None
+    synthetic: bool = False
 
 
-@dataclass(frozen=True)
-class StudentSettings:
-    """What a coordinator decides about a task on the student data.
-
-    Attributes
-    ----------
-    subject, setup, target : str
-        See :mod:`twopm_flower.datasets`.
-    partition, partition_seed : str, int
-        How one file is divided where several nodes share it.
-    holdout, holdout_seed : float, int
-        The share of its rows that each node keeps for evaluation.
-    epochs, batch_size, lr, l2, proximal_mu, seed
-        Local training.
-    """
-
-    subject: str = "mat"
-    setup: str = "A"
-    target: str = "pass"
-    partition: str = "iid"
-    partition_seed: int = 0
-    holdout: float = 0.2
-    holdout_seed: int = 0
-    epochs: int = DEFAULTS.epochs
-    batch_size: int = DEFAULTS.batch_size
-    lr: float = DEFAULTS.lr
-    l2: float = DEFAULTS.l2
-    proximal_mu: float = DEFAULTS.proximal_mu
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class AppSettings:
-    """What the Flower app of a task is, and what the server may tell it.
-
-    Attributes
-    ----------
-    bundle : str
-        Digest of the unpacked app.
-    run_config : dict
-        The Flower run configuration.
-    train_config, evaluate_config : dict
-        Hyperparameters in train and evaluate messages, without ``server-round``.
-    """
-
-    bundle: str
-    run_config: dict[str, Any] = field(default_factory=dict)
-    train_config: dict[str, Any] = field(default_factory=dict)
-    evaluate_config: dict[str, Any] = field(default_factory=dict)
-
-
-def build_terms(
-    settings: TaskSettings,
-    app: AppSettings,
-    initial: Mapping[str, npt.NDArray[np.float32]],
-    dataset: Mapping[str, Any],
-) -> TaskTerms:
-    """Return the terms of a task.
+def read_run_config(app: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the run configuration that nodes will see: the app's own, with some values replaced.
 
     Parameters
     ----------
-    settings : TaskSettings
-    app : AppSettings
-    initial : mapping of str to ndarray of float32
-        The public initial model; its order is the order of the arrays in an update.
-    dataset : mapping
-        Which data, for people and for the joining node; JSON values.
+    app : Path
+        The folder with the app's ``pyproject.toml``.
+    overrides : mapping, optional
+        As for ``flwr run --run-config``; each name must exist.
 
     Raises
     ------
     ConfigError
-        The trust mode is unknown or not available, numbers contradict each other, or the
-        encrypted sum has no room for the metrics.
+        No Flower app, or a name or a type that it does not have.
     """
-    parameters = _parameters(settings)
-    quorum = settings.quorum or settings.min_contributors // 2 + 1
-    if not 2 <= settings.min_contributors <= settings.max_nodes:
+    file = app / "pyproject.toml"
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+    except (KeyError, ValueError) as error:
         raise ConfigError(
-            f"min_contributors is {settings.min_contributors}; it goes from 2 to "
-            f"max_nodes = {settings.max_nodes}",
-            hint="With two contributors each learns the other's update by subtraction: use 3.",
-        )
-    if not 1 <= quorum <= settings.min_contributors:
-        raise ConfigError(
-            f"quorum is {quorum}; it goes from 1 to min_contributors = {settings.min_contributors}"
-        )
-    train_metrics = _train_metrics(settings.max_samples, parameters.limit)
-    layout = Layout.of(
-        initial, tuple(Metric(term.name, term.scale, term.maximum) for term in train_metrics)
-    )
-    return TaskTerms.from_json(
-        {
-            "title": settings.title,
-            "trust_mode": settings.trust_mode,
-            "rounds": settings.rounds,
-            "min_contributors": settings.min_contributors,
-            "quorum": quorum,
-            "max_samples": settings.max_samples,
-            "clip": settings.clip,
-            "parameters": parameters.to_dict(),
-            "parameters_id": parameters.identifier,
-            "arrays": [ArrayTerm(name=n, shape=s).to_json() for n, s in layout.arrays],
-            "train_metrics": [term.to_json() for term in train_metrics],
-            "evaluation_metrics": [
-                term.to_json() for term in _evaluation_metrics(settings.max_samples)
-            ],
-            "layout_digest": layout.digest,
-            "initial_model": initial_model_digest(layout, initial),
-            "train_config": app.train_config,
-            "evaluate_config": app.evaluate_config,
-            "run_config": app.run_config,
-            "app_bundle": app.bundle,
-            "dataset": dict(dataset),
-        }
-    )
+            f"{file} has no [tool.flwr.app] table", hint="Pass the folder of a Flower app."
+        ) from error
+    config = _flattened(table.get("config", {}))
+    for name, value in (overrides or {}).items():
+        known = config.get(name)
+        if known is None:
+            raise ConfigError(
+                f"the app has no run configuration {name!r}",
+                hint=f"It has: {', '.join(sorted(config)) or 'none'}.",
+            )
+        if isinstance(known, float) and type(value) is int:
+            config[name] = float(value)
+        elif type(value) is type(known):
+            config[name] = value
+        else:
+            raise ConfigError(
+                f"run configuration {name!r} is {value!r}; it has to be a "
+                f"{type(known).__name__} like {known!r}"
+            )
+    return config
 
 
 def build_student_terms(
-    settings: TaskSettings,
-    students: StudentSettings,
-    *,
-    app_bundle: str,
-    run_config: Mapping[str, Any] | None = None,
+    run_config: Mapping[str, Any], settings: TaskSettings, *, app_bundle: str
 ) -> tuple[TaskTerms, FloatArrays]:
-    """Return the terms of the showcase, and its initial model.
+    """Return the terms of a task on the student data, and its initial model.
 
     Parameters
     ----------
+    run_config : mapping
+        As the app's nodes will see it; see ``[tool.flwr.app.config]`` of this package.
     settings : TaskSettings
-    students : StudentSettings
     app_bundle : str
-        Digest of the unpacked Flower app.
-    run_config : mapping, optional
-        The Flower run configuration.
+        Digest of the unpacked app.
 
     Raises
     ------
     ConfigError
-        See :func:`build_terms`.
+        A value is missing, or contradicts another one.
     DataError
         An unknown subject, set-up or target.
     """
-    schema.published_file(students.subject)
-    encoder = FeatureEncoder(students.setup, students.target)
+    run = _Required(run_config)
+    subject = str(run["subject"])
+    file = schema.published_file(subject)
+    encoder = FeatureEncoder(str(run["setup"]), str(run["target"]))
     model = LogisticRegression(encoder.n_features)
-    initial = model.initial(students.seed)
-    train_config: dict[str, Any] = {
-        "epochs": students.epochs,
-        "batch-size": students.batch_size,
-        "lr": students.lr,
-        "l2": students.l2,
-        "seed": students.seed,
-    }
-    if students.proximal_mu:
-        train_config["proximal-mu"] = students.proximal_mu
-    if settings.title == TaskSettings.title:
-        settings = replace(
-            settings,
-            title=f"student-{students.subject}, set-up {students.setup}, {students.target}",
-        )
-    dataset = {
-        "name": schema.SCHEMA_NAME,
-        "schema": tagged_digest("dataset-schema/v1", canonical_bytes(schema.describe())),
-        "subject": students.subject,
-        "setup": students.setup,
-        "target": students.target,
-        "model": model.name,
-        "partition": students.partition,
-        "partition-seed": students.partition_seed,
-        "holdout": students.holdout,
-        "holdout-seed": students.holdout_seed,
-    }
-    app = AppSettings(app_bundle, dict(run_config or {}), train_config)
-    return build_terms(settings, app, initial, dataset), initial
+    initial = model.initial(int(run["seed"]))
+    contributors = int(run["min-contributors"])
+    quorum = contributors // 2 + 1 if settings.quorum is None else settings.quorum
+    _check_numbers(contributors, quorum, settings.max_nodes, int(run["rounds"]))
+    train_config = {name: run[name] for name in TRAIN_CONFIG}
+    if float(run["proximal-mu"]) > 0:
+        train_config["proximal-mu"] = float(run["proximal-mu"])
+    origin = "SYNTHETIC" if settings.synthetic else "UCI"
+    terms = federated_terms.build_terms(
+        initial,
+        title=settings.title or f"{origin} student-{subject}, set-up {encoder.setup}",
+        rounds=int(run["rounds"]),
+        trust_mode=run["trust-mode"],
+        clip=float(run["clip"]),
+        min_contributors=contributors,
+        quorum=quorum,
+        max_samples=settings.max_samples or file.rows,
+        max_nodes=settings.max_nodes,
+        train_metrics=dict(METRICS),
+        evaluation_metrics=dict(METRICS),
+        train_config=train_config,
+        evaluate_config={},
+        run_config=dict(run_config),
+        app_bundle=app_bundle,
+        dataset={
+            "name": schema.SCHEMA_NAME,
+            "label": f"{origin} student-{subject}",
+            "synthetic": settings.synthetic,
+            "schema": student_schema_digest(),
+            "subject": subject,
+            "setup": encoder.setup,
+            "target": encoder.target,
+            "model": model.name,
+            "partition": str(run["partition"]),
+            "partition-seed": int(run["seed"]),
+            "holdout": DEFAULT_HOLDOUT,
+            "holdout-seed": int(run["seed"]),
+        },
+    )
+    return terms, initial
+
+
+def student_schema_digest() -> str:
+    """Return the digest of the published schema that this package encodes by."""
+    return tagged_digest("dataset-schema/v1", canonical_bytes(schema.describe()))
 
 
 def initial_model_digest(layout: Layout, arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
-    """Return the digest of a model whose arrays are in the order of `layout`."""
+    """Return the digest of a model whose arrays are taken in the order of `layout`."""
     weights = b"".join(
         np.ascontiguousarray(arrays[name], dtype="<f4").tobytes() for name, _ in layout.arrays
     )
@@ -256,13 +192,9 @@ def check_terms(terms: TaskTerms) -> None:
         A digest in the terms is not the one of what they say.
     """
     parameters = AdditiveParameters.from_dict(terms.parameters)
-    layout = Layout(
-        tuple((array.name, array.shape) for array in terms.arrays),
-        tuple(Metric(m.name, m.scale, m.maximum) for m in terms.train_metrics),
-    )
     for what, stated, derived in (
         ("parameters_id", terms.parameters_id, parameters.identifier),
-        ("layout_digest", terms.layout_digest, layout.digest),
+        ("layout_digest", terms.layout_digest, layout_of(terms).digest),
         ("backend", parameters.backend, _BACKENDS.get(terms.trust_mode)),
     ):
         if stated != derived:
@@ -272,41 +204,35 @@ def check_terms(terms: TaskTerms) -> None:
             )
 
 
-def _parameters(settings: TaskSettings) -> AdditiveParameters:
-    backend = _BACKENDS.get(settings.trust_mode)
-    if backend is None:
+class _Required(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
         raise ConfigError(
-            f"trust mode {settings.trust_mode!r} is not available in this version",
-            hint=f"Use one of: {', '.join(_BACKENDS)}.",
+            f"the run configuration lacks {name!r}",
+            hint="This builds tasks for the app of this package; for another app, use "
+            "twopm_flower.federated.terms.build_terms (docs/deploy.md).",
         )
-    return AdditiveParameters.derive(backend, settings.max_nodes, settings.fields)
 
 
-def _train_metrics(max_samples: int, limit: int) -> tuple[MetricTerm, ...]:
-    largest_loss = LARGEST_MEAN_LOSS * max_samples
-    if max_samples < 1 or max(max_samples, largest_loss) > limit:
+def _flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            flat.update(_flattened(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _check_numbers(contributors: int, quorum: int, max_nodes: int, rounds: int) -> None:
+    if not 2 <= contributors <= max_nodes:
         raise ConfigError(
-            f"max_samples is {max_samples}; the encrypted sum has room for 1 to "
-            f"{int(limit / LARGEST_MEAN_LOSS)}",
-            hint="Lower max_samples, max_nodes or the number of fields per coefficient.",
+            f"min-contributors is {contributors}; it goes from 2 to max_nodes = {max_nodes}",
+            hint="With two contributors each learns the other's update by subtraction: use 3.",
         )
-    # The finest power of two that the packed field still holds.
-    scale = min(EVALUATION_SCALE, 1 << (int(limit // largest_loss).bit_length() - 1))
-    return (
-        MetricTerm(name="train-correct", scale=1, maximum=float(max_samples)),
-        MetricTerm(name="train-loss", scale=scale, maximum=largest_loss, weighted=True),
-    )
-
-
-def _evaluation_metrics(max_samples: int) -> tuple[MetricTerm, ...]:
-    rows = float(max_samples)
-    return (
-        MetricTerm(name="num-examples", scale=1, maximum=rows),
-        MetricTerm(name="correct", scale=1, maximum=rows),
-        MetricTerm(
-            name="loss",
-            scale=EVALUATION_SCALE,
-            maximum=LARGEST_MEAN_LOSS * rows,
-            weighted=True,
-        ),
-    )
+    if not 1 <= quorum <= contributors:
+        raise ConfigError(
+            f"quorum is {quorum}; it goes from 1 to min-contributors = {contributors}",
+            hint="With a larger one a round could succeed and its model never become final.",
+        )
+    if rounds < 1:
+        raise ConfigError(f"rounds is {rounds}; a task has 1 or more")

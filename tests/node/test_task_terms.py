@@ -1,0 +1,112 @@
+"""What a task's terms are made of, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from twopm_flower.errors import ConfigError, DataError, RealDataMissingError
+from twopm_flower.federated.home import NodeHome
+from twopm_flower.node.local_data import DataSource, load_rows
+from twopm_flower.node.membership import join_task
+from twopm_flower.node.terms import (
+    TaskSettings,
+    build_student_terms,
+    check_terms,
+    read_run_config,
+)
+
+ROOT = Path(__file__).parents[2]
+DIGEST = "0x" + "ab" * 32
+
+
+def build(settings=None, **changes):
+    run = read_run_config(ROOT, {name.replace("_", "-"): v for name, v in changes.items()})
+    return build_student_terms(run, settings or TaskSettings(), app_bundle=DIGEST)
+
+
+def test_terms_are_what_the_showcase_asks_for():
+    run = read_run_config(ROOT)
+    terms, initial = build()
+    check_terms(terms)
+    assert terms.run_config == run
+    assert terms.rounds == run["rounds"]
+    assert terms.train_config == {n: run[n] for n in ("epochs", "lr", "batch-size", "l2", "seed")}
+    assert [array.name for array in terms.arrays] == list(initial)
+    assert terms.evaluation_metrics[0].name == "num-examples"
+    assert terms.quorum == 2
+    assert terms.max_samples == 395
+
+
+def test_fedprox_tells_nodes_how_strongly_it_pulls():
+    terms, _ = build(proximal_mu=0.1)
+    assert terms.train_config["proximal-mu"] == 0.1
+
+
+def test_made_up_rows_are_announced_in_capitals():
+    terms, _ = build(TaskSettings(synthetic=True))
+    assert "SYNTHETIC" in terms.title
+    assert "SYNTHETIC" in terms.dataset["label"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "message"),
+    [
+        (TaskSettings(), {"trust_mode": "one-time-key"}, "one-time-key"),
+        (TaskSettings(), {"min_contributors": 1}, "min-contributors is 1"),
+        (TaskSettings(max_nodes=2), {}, "min-contributors is 3"),
+        (TaskSettings(quorum=4), {}, "quorum is 4"),
+        (TaskSettings(quorum=0), {}, "quorum is 0"),
+        (TaskSettings(), {"rounds": 0}, "rounds is 0"),
+        (TaskSettings(), {"nonsense": 1}, "no run configuration 'nonsense'"),
+        (TaskSettings(), {"rounds": "five"}, "has to be a int"),
+    ],
+)
+def test_contradictions_are_named(settings, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build(settings, **changes)
+
+
+def test_an_unknown_subject_is_named():
+    with pytest.raises(DataError, match="history"):
+        build(subject="history")
+
+
+def test_a_whole_number_is_good_enough_for_a_fraction():
+    assert read_run_config(ROOT, {"lr": 1})["lr"] == 1.0
+
+
+def test_a_folder_without_an_app_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_run_config(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    with pytest.raises(ConfigError, match=r"no \[tool.flwr.app\]"):
+        read_run_config(tmp_path)
+
+
+def test_another_apps_configuration_says_what_is_missing():
+    with pytest.raises(ConfigError, match="lacks 'subject'"):
+        build_student_terms({"rounds": 3}, TaskSettings(), app_bundle=DIGEST)
+
+
+def test_a_node_without_real_data_joins_only_a_task_that_says_so(federate, monkeypatch, tmp_path):
+    monkeypatch.delenv("TWOPM_DATA_DIR", raising=False)
+    federation = federate(3)
+    source = DataSource(partition=0, partitions=3, allow_download=False)
+    reader, home = federation.chain.reader, federation.homes[0]
+    with pytest.raises(RealDataMissingError, match="made-up"):
+        join_task(home, federation.create(), source, reader=reader)
+    invitation = federation.create(TaskSettings(synthetic=True))
+    join_task(home, invitation, source, reader=reader)
+    rows = load_rows(NodeHome(home).task(invitation.task_id))
+    assert rows.is_synthetic
+    assert "SYNTHETIC" in rows.label
+
+
+def test_half_a_partition_is_refused(federate):
+    federation = federate(3)
+    reader, home = federation.chain.reader, federation.homes[0]
+    invitation = federation.create()
+    with pytest.raises(ConfigError, match="belong together"):
+        join_task(home, invitation, DataSource(federation.data, partition=1), reader=reader)
+    with pytest.raises(ConfigError, match="no partition 3 of 3"):
+        join_task(home, invitation, DataSource(federation.data, 3, 3), reader=reader)

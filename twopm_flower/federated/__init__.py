@@ -3,7 +3,7 @@
 from twopm_flower.federated.callbacks import ChainRecorder, RoundCallback
 from twopm_flower.federated.local import LocalGrid
 from twopm_flower.federated.mod import EncryptionMod
-from twopm_flower.federated.setup import SimulationOptions
+from twopm_flower.federated.prepared import SimulationOptions
 from twopm_flower.federated.strategy import EncryptedAggregation
 
 __all__ = [

@@ -30,7 +30,7 @@ from twopm_flower.federated.exchange import (
     FloatArrays,
     TrainOrder,
 )
-from twopm_flower.federated.flower_internals import with_content
+from twopm_flower.federated.flower_internals import log_as_flower, with_content
 from twopm_flower.federated.home import NodeHome
 from twopm_flower.federated.session import NodeSession
 from twopm_flower.federated.task import TaskContext
@@ -84,6 +84,7 @@ class EncryptionMod:
 
     def __call__(self, msg: Message, ctxt: Context, call_next: ClientAppCallable) -> Message:
         """Handle one message; see the class."""
+        log_as_flower()
         try:
             return Message(self._handle(msg, ctxt, call_next), reply_to=msg)
         except NodeBehind as error:

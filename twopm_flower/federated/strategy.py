@@ -16,11 +16,12 @@ from twopm_flower.config import Settings, load_settings
 from twopm_flower.errors import ConfigError, QuorumError, RecordError, StrategyRefused
 from twopm_flower.federated import wire
 from twopm_flower.federated.callbacks import RoundCallback, records_on_chain
-from twopm_flower.federated.flower_internals import with_content
+from twopm_flower.federated.flower_internals import log_as_flower, with_content
 from twopm_flower.federated.mod import BEHIND
+from twopm_flower.federated.prepared import PreparedRun, SimulationOptions
 from twopm_flower.federated.run_store import RoundTiming, RunStore, Timings, with_chain_records
 from twopm_flower.federated.server_run import Reply, ServerRun
-from twopm_flower.federated.setup import PreparedRun, SimulationOptions, prepare
+from twopm_flower.federated.setup import prepare
 from twopm_flower.records.manifest import ExclusionReason, RoundManifest
 from twopm_flower.verify.expanded import encode_expanded
 
@@ -191,6 +192,7 @@ class EncryptedAggregation(Strategy):
                 "evaluate_fn needs the plain model, and this server cannot read it",
                 hint="Evaluate on the nodes: their counts are opened as sums.",
             )
+        log_as_flower()
         settings = load_settings(self._home)
         prepared = prepare(
             grid,

@@ -1,0 +1,131 @@
+"""Opening an aggregate: the last checks, the decryption, and the statement about the result."""
+
+import logging
+
+import numpy as np
+
+from twopm_flower.errors import ProtocolViolation
+from twopm_flower.federated.exchange import FloatArrays, ModelReport, Opening
+from twopm_flower.federated.ledger import TaskLedger
+from twopm_flower.privacy.frame import parse_aggregate
+from twopm_flower.privacy.keys import SharedKey
+from twopm_flower.privacy.update import open_aggregate
+from twopm_flower.records.manifest import OpenedMetrics
+from twopm_flower.records.statements import ModelStatement, TypedDataSigner, sign
+from twopm_flower.verify.round import check_fingerprints
+
+log = logging.getLogger(__name__)
+
+
+class Opener:
+    """Opens aggregates that are tied to the listed updates, and no others.
+
+    Parameters
+    ----------
+    ledger : TaskLedger
+        The node's progress and checks.
+    signer : TypedDataSigner
+        Signs with the node's identity key.
+    key : SharedKey or None
+        The shared key; None in plaintext mode.
+    """
+
+    def __init__(self, ledger: TaskLedger, signer: TypedDataSigner, key: SharedKey | None) -> None:
+        self._ledger = ledger
+        self._signer = signer
+        self._key = key
+
+    def advance(
+        self, initial: FloatArrays, openings: tuple[Opening, ...], *, upto: int
+    ) -> tuple[ModelReport, ...]:
+        """Open what is missing up to a round and return the reports, in the order of rounds.
+
+        Raises
+        ------
+        ProtocolViolation, VerificationError, SignatureError
+            Something is not tied together as it should be; nothing was decrypted then.
+        NodeBehind
+            Openings are missing.
+        """
+        self._ledger.accept_initial(initial)
+        reports = []
+        for opening in openings:
+            if opening.manifest.round <= self._ledger.progress.opened_round:
+                continue
+            reports.append(self._open(opening))
+        self._ledger.require_round(upto)
+        return tuple(reports) or self._report_again(openings)
+
+    def _open(self, opening: Opening) -> ModelReport:
+        task, manifest = self._ledger.task, opening.manifest
+        self._ledger.accept_manifest(manifest, opening.updates)
+        aggregate = parse_aggregate(
+            opening.aggregate,
+            task.aggregate_frame(manifest.round, manifest.attempt),
+            task.parameters,
+            task.layout,
+        )
+        digest = aggregate.aggregate_digest(task.aggregate_frame(manifest.round, manifest.attempt))
+        if digest != manifest.aggregate_digest:
+            raise ProtocolViolation(
+                f"the aggregate of round {manifest.round} has digest {digest}, "
+                f"the manifest commits to {manifest.aggregate_digest}"
+            )
+        check_fingerprints(manifest, opening.fingerprints, aggregate, task.domain)
+        mean, sums = open_aggregate(
+            aggregate,
+            layout=task.layout,
+            parameters=task.parameters,
+            backend=task.backend,
+            key=self._key,
+            clip=task.terms.clip,
+            samples_total=manifest.samples,
+            max_samples=task.terms.max_samples,
+            contributors=len(manifest.survivors),
+        )
+        base = self._ledger.model(manifest.round - 1)
+        model = {
+            name: (array.astype(np.float64) + mean[name]).astype(np.float32)
+            for name, array in base.items()
+        }
+        model_digest = task.model_digest(model)
+        self._ledger.folder.save_model(manifest.round, model, model_digest)
+        metrics = OpenedMetrics(task_id=task.task_id, round=manifest.round, sums=sums)
+        left_out = (
+            0 if self._ledger.survives(manifest) else self._ledger.progress.excluded_in_a_row + 1
+        )
+        if left_out >= self._ledger.policy.exclusion_alarm:
+            log.error("ALARM: this node's updates were left out of %d rounds in a row", left_out)
+        statement = ModelStatement(
+            task_id=task.task_id,
+            round=manifest.round,
+            manifest_digest=manifest.digest,
+            model_digest=model_digest,
+            metrics_digest=metrics.digest,
+        )
+        report = ModelReport(model=sign(statement, self._signer, task.domain), metrics=metrics)
+        self._ledger.folder.save_report(manifest.round, report.to_bytes())
+        self._ledger.store(
+            self._ledger.progress.changed(
+                opened_round=manifest.round,
+                opened_manifest=manifest.digest,
+                model_digest=model_digest,
+                excluded_in_a_row=left_out,
+            )
+        )
+        return report
+
+    def _report_again(self, openings: tuple[Opening, ...]) -> tuple[ModelReport, ...]:
+        # A later attempt repeats an opening that this node has done: the same report again.
+        if not openings or openings[-1].manifest.round != self._ledger.progress.opened_round:
+            return ()
+        if openings[-1].manifest.digest != self._ledger.progress.opened_manifest:
+            raise ProtocolViolation(
+                f"round {self._ledger.progress.opened_round} was opened under manifest "
+                f"{self._ledger.progress.opened_manifest}; the server now shows another"
+            )
+        data = self._ledger.folder.load_report(self._ledger.progress.opened_round)
+        return (ModelReport.from_bytes(data),)
+
+    def _model(self, round_: int) -> FloatArrays:
+        return self._ledger.task.ordered(self._ledger.folder.load_model(round_))

@@ -1,14 +1,16 @@
 """The server's side of the showcase: the initial model, the strategy, the hyperparameters."""
 
-from typing import Any
+from typing import Any, cast, get_args
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, FedProx
 
 from twopm_flower.datasets.features import FeatureEncoder
+from twopm_flower.errors import ConfigError
 from twopm_flower.federated import EncryptedAggregation, SimulationOptions
 from twopm_flower.models.logistic_regression import LogisticRegression
+from twopm_flower.records.terms import TrustMode
 
 app = ServerApp()
 
@@ -21,7 +23,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = EncryptedAggregation(
         base,
         simulation=SimulationOptions(
-            trust_mode=run["trust-mode"],
+            trust_mode=trust_mode(run),
             clip=float(run["clip"]),
             min_contributors=int(run["min-contributors"]),
         ),
@@ -40,12 +42,25 @@ def strategy_of(run: Any) -> FedAvg:
     """Return the base strategy that the run configuration names."""
     needed = int(run["min-contributors"])
     mu = float(run["proximal-mu"])
-    options = {
-        "min_train_nodes": needed,
-        "min_evaluate_nodes": needed,
-        "min_available_nodes": needed,
-    }
-    return FedProx(proximal_mu=mu, **options) if mu > 0 else FedAvg(**options)
+    base = FedProx(proximal_mu=mu) if mu > 0 else FedAvg()
+    base.min_train_nodes = base.min_evaluate_nodes = base.min_available_nodes = needed
+    return base
+
+
+def trust_mode(run: Any) -> TrustMode:
+    """Return the trust mode that the run configuration names.
+
+    Raises
+    ------
+    ConfigError
+        There is no such mode.
+    """
+    for mode in get_args(TrustMode):
+        if run["trust-mode"] == mode:
+            return cast(TrustMode, mode)
+    raise ConfigError(
+        f"trust-mode {run['trust-mode']!r} is not known", hint=f"Choose from {get_args(TrustMode)}."
+    )
 
 
 def initial_model(run: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import base64
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,12 @@ from twopm_flower.federated.aggregator import (
     RoundAggregator,
     Setting,
 )
+from twopm_flower.federated.collected_round import CollectedRound
 from twopm_flower.federated.exchange import (
     CloseOrder,
     EvaluateOrder,
     EvaluateReply,
     FloatArrays,
-    ModelReport,
     Opening,
     TrainOrder,
     TrainReply,
@@ -35,9 +35,9 @@ from twopm_flower.federated.exchange import (
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.privacy.masking import unmask_sum
 from twopm_flower.privacy.residues import challenges, fingerprint
-from twopm_flower.records.bundle import Deployment, RoundBundle, RunBundle, SupersededAttempt
+from twopm_flower.records.bundle import Deployment, RunBundle, SupersededAttempt
 from twopm_flower.records.digest import ZERO_DIGEST
-from twopm_flower.records.manifest import ExclusionReason, OpenedMetrics
+from twopm_flower.records.manifest import ExclusionReason
 from twopm_flower.records.statements import (
     EvaluationStatement,
     FingerprintStatement,
@@ -61,39 +61,6 @@ class Reply:
     reason: ExclusionReason = "error"
     detail: str = ""
     behind: int | None = None
-
-
-@dataclass
-class _Round:
-    """What is collected about one round while it runs, and until its model is signed."""
-
-    aggregate: Aggregate
-    fingerprints: tuple[Signed[FingerprintStatement], ...] = ()
-    superseded: tuple[SupersededAttempt, ...] = ()
-    evaluations: tuple[Signed[EvaluationStatement], ...] = ()
-    reports: dict[str, ModelReport] = field(default_factory=dict)
-
-    def opening(self) -> Opening:
-        return Opening(
-            manifest=self.aggregate.manifest,
-            updates=tuple(update.statement for update in self.aggregate.updates),
-            fingerprints=self.fingerprints,
-            aggregate=self.aggregate.frame,
-        )
-
-    def agreed(self) -> tuple[ModelStatement, OpenedMetrics] | None:
-        """Return the model that most nodes report, with its metric sums."""
-        count = Counter(report.model.statement for report in self.reports.values())
-        if not count:
-            return None
-        statement = count.most_common(1)[0][0]
-        metrics = next(r.metrics for r in self.reports.values() if r.model.statement == statement)
-        return statement, metrics
-
-    def supporters(self, statement: ModelStatement) -> tuple[ModelReport, ...]:
-        """Return the reports of one model, sorted by node."""
-        chosen = [r for r in self.reports.values() if r.model.statement == statement]
-        return tuple(sorted(chosen, key=lambda report: report.model.node.lower()))
 
 
 class ServerRun:
@@ -129,8 +96,8 @@ class ServerRun:
         self._late_limit = late_limit
         self._late: Counter[str] = Counter()
         self._pins = NodePins()
-        self._rounds: list[_Round] = []
-        self._current: _Round | None = None
+        self._rounds: list[CollectedRound] = []
+        self._current: CollectedRound | None = None
         self._superseded: tuple[SupersededAttempt, ...] = ()
         self._barred: dict[str, str] = {}
         self._behind: int | None = None
@@ -238,7 +205,7 @@ class ServerRun:
             )
         aggregate = aggregator.finish()
         self._count_late(aggregate)
-        self._current = _Round(aggregate, superseded=self._superseded)
+        self._current = CollectedRound(aggregate, superseded=self._superseded)
         return aggregate, tuple(accepted)
 
     def accept_evaluate(self, replies: Iterable[Reply]) -> tuple[str, ...]:
@@ -347,7 +314,7 @@ class ServerRun:
             terms=self.task.terms,
             roster=self.task.roster,
             key_deal=self._key_deal,
-            rounds=tuple(self._round_bundle(entry) for entry in self._rounds),
+            rounds=tuple(entry.bundle() for entry in self._rounds),
             closing=self._closing,
             finalisation=None,
             aggregates={
@@ -359,23 +326,9 @@ class ServerRun:
             ciphertexts={},
         )
 
-    def _round_bundle(self, entry: _Round) -> RoundBundle:
-        agreed = entry.agreed()
-        reports = entry.supporters(agreed[0]) if agreed else ()
-        return RoundBundle(
-            manifest=entry.aggregate.manifest,
-            superseded=entry.superseded,
-            updates=tuple(update.statement for update in entry.aggregate.updates),
-            fingerprints=entry.fingerprints,
-            evaluations=entry.evaluations,
-            models=tuple(report.model for report in reports),
-            metrics=agreed[1] if agreed else None,
-            record=None,
-        )
-
     # --- details -------------------------------------------------------------------------
 
-    def _require_current(self) -> _Round:
+    def _require_current(self) -> CollectedRound:
         if self._current is None:
             raise RecordError("no attempt is under way")
         return self._current
@@ -400,7 +353,7 @@ class ServerRun:
             )
         return agreed[0].model_digest, entry.aggregate.manifest.digest
 
-    def _collect_reports(self, entry: _Round, replies: Iterable[Reply]) -> None:
+    def _collect_reports(self, entry: CollectedRound, replies: Iterable[Reply]) -> None:
         manifest = entry.aggregate.manifest
         for reply in replies:
             for report in reply.value.reports if reply.value is not None else ():

@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from twopm_flower.config import Settings, load_settings
-from twopm_flower.errors import ConfigError, QuorumError, RecordError, StrategyRefused
+from twopm_flower.errors import ConfigError, QuorumError, StrategyRefused
 from twopm_flower.federated import wire
+from twopm_flower.federated.base_strategy import require_linear
 from twopm_flower.federated.callbacks import RoundCallback, records_on_chain
-from twopm_flower.federated.flower_internals import log_as_flower, with_content
-from twopm_flower.federated.mod import BEHIND
+from twopm_flower.federated.flower_internals import log_as_flower
 from twopm_flower.federated.prepared import PreparedRun, SimulationOptions
+from twopm_flower.federated.replies import bare, parse_reply, wait_for_nodes
 from twopm_flower.federated.run_store import RoundTiming, RunStore, Timings, with_chain_records
-from twopm_flower.federated.server_run import Reply, ServerRun
+from twopm_flower.federated.server_run import ServerRun
 from twopm_flower.federated.setup import prepare
-from twopm_flower.records.manifest import ExclusionReason, RoundManifest
+from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.verify.expanded import encode_expanded
 
 log = logging.getLogger(__name__)
-MAX_DETAIL = 300
 
 
 class EncryptedAggregation(Strategy):
@@ -73,7 +72,7 @@ class EncryptedAggregation(Strategy):
         simulation: SimulationOptions | None = None,
     ) -> None:
         super().__init__()
-        _require_linear(base)
+        require_linear(base)
         self.base = base
         self._task = task
         self._home = home
@@ -103,7 +102,7 @@ class EncryptedAggregation(Strategy):
         """Add the valid updates; the arrays returned are the sum, still encrypted."""
         live = self._require_live()
         replies = list(replies)
-        parsed = [_parse(message, wire.parse_train_reply) for message in replies]
+        parsed = [parse_reply(message, wire.parse_train_reply) for message in replies]
         aggregate, flower_nodes = live.run.accept_train(
             server_round, live.attempt, parsed, live.prepared.run_config
         )
@@ -117,7 +116,7 @@ class EncryptedAggregation(Strategy):
             callback.manifest_committed(aggregate.manifest)
         self._log_manifest(aggregate.manifest)
         good = [m for m in replies if m.metadata.src_node_id in flower_nodes]
-        self.base.aggregate_train(server_round, [_bare(message) for message in good])
+        self.base.aggregate_train(server_round, [bare(message) for message in good])
         arrays = ArrayRecord({"aggregate": wire.blob(aggregate.frame, wire.AGGREGATE_STYPE)})
         sums = live.run.opened_metrics(server_round - 1) if server_round > 1 else None
         if sums is not None:
@@ -138,7 +137,7 @@ class EncryptedAggregation(Strategy):
     ) -> MetricRecord | None:
         """Collect the fingerprints; return the evaluation of the model before this round."""
         live = self._require_live()
-        parsed = [_parse(message, wire.parse_evaluate_reply) for message in replies]
+        parsed = [parse_reply(message, wire.parse_evaluate_reply) for message in replies]
         live.missing = live.run.accept_evaluate(parsed)
         if live.missing:
             return None
@@ -302,7 +301,7 @@ class EncryptedAggregation(Strategy):
             live.run.close_order(), MessageType.EVALUATE, list(grid.get_node_ids())
         )
         replies = self._exchange(grid, messages, live.settings.coordinator.evaluate_timeout_s)
-        parsed = [_parse(message, wire.parse_evaluate_reply) for message in replies]
+        parsed = [parse_reply(message, wire.parse_evaluate_reply) for message in replies]
         last = live.run.task.terms.rounds
         statement, signatures = live.run.accept_close(parsed)
         sums = live.run.opened_metrics(last)
@@ -400,39 +399,6 @@ class _Live:
         self.upload_bytes: dict[str, int] = {}
 
 
-def wait_for_nodes(grid: Grid, needed: int, wait_s: float) -> None:
-    """Wait until enough nodes are connected.
-
-    Raises
-    ------
-    QuorumError
-        Too few after `wait_s` seconds.
-    """
-    deadline = time.monotonic() + wait_s
-    while (count := len(list(grid.get_node_ids()))) < needed:
-        if time.monotonic() >= deadline:
-            raise QuorumError(
-                f"{count} nodes are connected after {wait_s:.0f} s, {needed} are needed",
-                hint="Start more: flower-supernode --superlink HOST:PORT ... (docs/deploy.md).",
-            )
-        time.sleep(min(1.0, wait_s / 10))
-
-
-def _require_linear(base: object) -> None:
-    name = type(base).__name__
-    if not isinstance(base, FedAvg):
-        raise StrategyRefused(
-            f"{name} is not built on FedAvg: only a weighted mean can be taken of ciphertexts",
-            hint="Wrap FedAvg or FedProx.",
-        )
-    if type(base).aggregate_train is not FedAvg.aggregate_train:
-        raise StrategyRefused(
-            f"{name} does more with the updates than FedAvg's weighted mean (adaptive, robust and "
-            "compressing strategies have to see each update, or square it)",
-            hint="Wrap FedAvg or FedProx.",
-        )
-
-
 def _means(sums: dict[str, float]) -> MetricRecord:
     """Return the sums, and beside each its mean over the evaluated rows."""
     rows = sums.get(wire.SAMPLES, 0)
@@ -442,30 +408,3 @@ def _means(sums: dict[str, float]) -> MetricRecord:
         if rows and name != wire.SAMPLES
     }
     return MetricRecord({**sums, **means})
-
-
-def _bare(message: Message) -> Message:
-    content = RecordDict()
-    content["arrays"] = ArrayRecord()
-    content["metrics"] = MetricRecord({wire.SAMPLES: 1})
-    return with_content(message, content)
-
-
-def _parse(message: Message, parser: Callable[[RecordDict], Any]) -> Reply:
-    node = message.metadata.src_node_id
-    if message.has_error():
-        text = (message.error.reason or "no reason given")[:MAX_DETAIL]
-        gone = message.error.code == ErrorCode.NODE_UNAVAILABLE
-        reason: ExclusionReason = "unavailable" if gone else "error"
-        return Reply(node, None, reason, text, behind=_behind(text))
-    try:
-        return Reply(node, parser(message.content))
-    except RecordError as error:
-        return Reply(node, None, "malformed", str(error)[:MAX_DETAIL])
-
-
-def _behind(text: str) -> int | None:
-    if not text.startswith(BEHIND):
-        return None
-    digits = text.removeprefix(BEHIND).split(" ", 1)[0]
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None

@@ -4,11 +4,11 @@ Every step is the one that an operator takes with ``twopm`` (``docs/deploy.md``)
 functions, called once per home. Nothing but public files goes from one home to another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from twopm_flower.chain.base import ChainConnector, ChainReader
 from twopm_flower.chain.devnet import DevnetProcess
@@ -28,7 +28,7 @@ from twopm_flower.node.coordinate import (
 from twopm_flower.node.local_data import DataSource, load_choice
 from twopm_flower.node.membership import accept_key, confirm_task, deal_key, join_task
 from twopm_flower.node.provision import configure_home, init_node, trust
-from twopm_flower.node.terms import StudentSettings, TaskSettings, build_student_terms
+from twopm_flower.node.terms import TaskSettings, build_student_terms
 from twopm_flower.records.bundle import NodeCard
 from twopm_flower.records.roster import Roster
 
@@ -113,8 +113,8 @@ class LocalFederation:
 
     def prepare(
         self,
+        run_config: Mapping[str, Any],
         settings: TaskSettings,
-        students: StudentSettings,
         *,
         app_bundle: str,
         data: Sequence[DataSource] | DataSource = DataSource(),  # noqa: B008  # frozen
@@ -123,14 +123,15 @@ class LocalFederation:
 
         Parameters
         ----------
+        run_config : mapping
+            The run configuration that the app will be submitted with.
         settings : TaskSettings
-        students : StudentSettings
         app_bundle : str
             Digest of the app that will be submitted.
         data : DataSource or sequence of DataSource
             Where each node finds its rows; one source is divided among all.
         """
-        terms, initial = build_student_terms(settings, students, app_bundle=app_bundle)
+        terms, initial = build_student_terms(run_config, settings, app_bundle=app_bundle)
         invitation = create_task(self.coordinator, self.connector, terms, initial)
         task_id = invitation.task_id
         self._told(f"task {task_id[:10]}... created, terms {terms.digest[:10]}... on chain")

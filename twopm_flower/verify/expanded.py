@@ -4,7 +4,7 @@ On the wire an update carries the seeds of its uniform half, which only the encr
 library can grow. This frame carries the residues themselves, so that numpy is enough to
 redo the sum. It is an aggregate's frame with another magic and with the node in its place::
 
-    "2PMX" | version u16 | backend u16 | binding of the update, 192 bytes
+    "2PMX" | version u16 | backend u16 | binding of the update, 160 bytes
     | rows u32 | coefficients u32 | body length u64 | c0 | c1      (7 bytes a residue)
 """
 

@@ -79,11 +79,12 @@ def train_linear(
 def _deterministic() -> Iterator[None]:
     # Several threads add floats in an order that depends on their number.
     threads = torch.get_num_threads()
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # Not use_deterministic_algorithms: that imports torch's compiler, seconds in each process.
+    torch.set_deterministic_debug_mode("error")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
         torch.set_num_threads(threads)

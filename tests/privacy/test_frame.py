@@ -88,6 +88,15 @@ def test_the_bytes_of_an_update_are_the_specified_ones():
     assert expected == UPDATE
 
 
+def test_backends_have_codes_of_their_own():
+    parameters = plaintext()
+    context = a_context(parameters, LAYOUT)
+    data = encode_update(context, a_seeded(parameters, LAYOUT), "plaintext")
+    assert data[:8] == b"2PMU\x01\x00\x02\x00"
+    with pytest.raises(FrameError, match="backend 2; the task uses 1"):
+        read_update(data)
+
+
 def test_the_bytes_of_an_aggregate_are_the_specified_ones():
     total = a_ciphertext(P, LAYOUT)
     expected = b"".join(
@@ -162,7 +171,7 @@ def test_a_byte_too_many_is_refused():
         (LENGTH, struct.pack("<Q", 217), "announces 217 bytes"),
         (LENGTH, struct.pack("<Q", 2**64 - 1), "announces 18446744073709551615 bytes"),
         (BODY + 64, MODULUS.to_bytes(7, "little"), r"c0\[0\] is 18014398509404161"),
-        (BODY + 64 + 21 * 7, b"\xff" * 7, r"c0\[21\] is"),
+        (BODY + 64 + 21 * 7, MODULUS.to_bytes(7, "little"), r"c0\[21\] is"),
         (KEY, b"\x34" * 32, "under key 0x3434"),
         (PARAMETERS, b"\x35" * 32, "with parameters 0x3535"),
         (LAYOUT_DIGEST, b"\x36" * 32, "laid out as 0x3636"),

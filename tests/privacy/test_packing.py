@@ -40,7 +40,8 @@ def test_the_largest_inputs_of_all_nodes_do_not_wrap(shape, signs):
 def test_one_beyond_the_limit_is_refused_by_its_index(shape, sign):
     nodes, fields, size = shape
     p = bfv(nodes, fields)
-    values = np.zeros(size, np.int64)
+    values = np.full(size, p.limit, np.int64)
+    values[::2] = -p.limit
     values[size - 1] = sign * (p.limit + 1)
     with pytest.raises(HeadroomError, match=f"Value {size - 1} is"):
         pack(values, p)

@@ -41,6 +41,13 @@ def test_products_of_all_extremes_are_exact():
     assert r.mul_mod(a, b).tolist() == exact
 
 
+@pytest.mark.parametrize("result", [0, 1, 2, MODULUS - 2, MODULUS - 1])
+def test_products_that_end_beside_a_multiple_of_q_are_exact(result):
+    a = some_residues(np.random.default_rng(4), 3000)
+    b = u64(result * pow(int(x), -1, MODULUS) % MODULUS for x in a)
+    assert set(r.mul_mod(a, b).tolist()) == {result}
+
+
 def test_products_of_many_random_residues_are_exact():
     rng = np.random.default_rng(0)
     a, b = some_residues(rng, 100_000), some_residues(rng, 100_000)

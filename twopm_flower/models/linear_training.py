@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from torch.optim.sgd import sgd
 
 from twopm_flower.errors import DataError
 from twopm_flower.models.base import Floats
@@ -52,12 +53,13 @@ def train_linear(
             layer.weight.copy_(start_weight)
             layer.bias.copy_(start_bias)
         rows, labels = torch.tensor(x), torch.tensor(y)
-        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=MOMENTUM, nesterov=True)
+        parameters: list[torch.Tensor] = list(layer.parameters())
+        velocities: list[torch.Tensor | None] = [None] * len(parameters)
         generator = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
             order = torch.randperm(len(rows), generator=generator)
             for batch in torch.split(order, batch_size):
-                optimizer.zero_grad()
+                layer.zero_grad()
                 logits = layer(rows[batch]).squeeze(1)
                 loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels[batch])
                 loss = loss + 0.5 * l2 * layer.weight.square().sum()
@@ -66,7 +68,19 @@ def train_linear(
                     drift = drift + (layer.bias - start_bias).square().sum()
                     loss = loss + 0.5 * proximal_mu * drift
                 torch.autograd.backward(loss)
-                optimizer.step()
+                # The function behind torch.optim.SGD: the class imports torch's compiler.
+                with torch.no_grad():
+                    sgd(
+                        parameters,
+                        [p.grad for p in parameters if p.grad is not None],
+                        velocities,
+                        lr=lr,
+                        momentum=MOMENTUM,
+                        nesterov=True,
+                        dampening=0.0,
+                        weight_decay=0.0,
+                        maximize=False,
+                    )
         trained = (layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy())
     if not all(np.isfinite(array).all() for array in trained):
         raise DataError(

@@ -122,6 +122,7 @@ def test_a_node_that_leaves_has_no_key_and_cannot_be_made_to_leave_twice(stage, 
     signature = departure(stage, node, nonce=1)
     depart(stage, devnet, node, signature)
     assert stage.connector.registered_key(node.address) is None
+    assert stage.connector.registration_nonce(node.address) == 2
     stage.register(node)
     with pytest.raises(TransactionReverted, match="WrongSigner"):
         depart(stage, devnet, node, signature)

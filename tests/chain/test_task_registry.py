@@ -1,7 +1,7 @@
 import pytest
 from chain_stage import Stage, digest, in_signing_order, new_node
 
-from twopm_flower.chain.base import FinalRound
+from twopm_flower.chain.base import FinalRound, RoundCall
 from twopm_flower.chain.evm import EvmConnector
 from twopm_flower.chain.evm_account import EvmAccount
 from twopm_flower.chain.evm_rpc import EvmRpc
@@ -209,6 +209,9 @@ def test_recording_the_same_again_is_success_and_something_else_an_alarm(stage, 
         stage.connector.record_round(task_id, 1, 1, digest(1), digest(2001))
     with pytest.raises(RecordConflict):
         stage.connector.record_round(task_id, 1, 1, digest(1001), digest(1))
+    # The contract says the same to a coordinator that does not look first.
+    with refused("OutOfOrder"):
+        stage.connector.sign_call(RoundCall(task_id, 1, 1, digest(1), digest(2001)))
     assert len(stage.connector.round_records(task_id)) == 1
 
 

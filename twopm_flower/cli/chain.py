@@ -1,0 +1,188 @@
+"""``twopm chain``: the embedded chain, the contracts, and what is on record."""
+
+import json as json_format
+import signal
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twopm_flower.chain.devnet import Devnet, serve
+from twopm_flower.chain.evm import deploy as deploy_contracts
+from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say, short
+from twopm_flower.config import ChainSettings, load_settings
+from twopm_flower.federated.home import write_atomically
+from twopm_flower.node import runs
+from twopm_flower.node.chain_file import (
+    chain_toml,
+    make_chain_settings,
+    open_any_reader,
+    read_chain_file,
+)
+from twopm_flower.node.provision import configure_home
+from twopm_flower.node.tasks import resolve_task
+from twopm_flower.signer.keystore import LocalSigner
+
+app = typer.Typer(no_args_is_help=True, help="The embedded chain, the contracts, the records.")
+
+ChainFile = Annotated[
+    Path | None, typer.Option("--chain", help="A chain.toml.", show_default="the home's own")
+]
+
+
+@app.command(epilog="Example: twopm chain devnet --folder chain --port 8545")
+def devnet(
+    folder: Annotated[Path, typer.Option(help="Where the chain is kept.")] = Path("chain"),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 lets the system choose.")] = 8545,
+    json: Json = False,
+) -> None:
+    """Run the embedded chain until Ctrl-C. It is kept, and goes on where it stopped."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def ready(url: str, chain: Devnet) -> None:
+        shown = {
+            "url": url,
+            "chain_id": chain.chain_id,
+            "genesis_hash": chain.genesis_hash,
+            "account": chain.signer.address,
+            "key": str((folder / "account.key").absolute()),
+        }
+        if json:
+            typer.echo(json_format.dumps(shown))
+        else:
+            fields(shown)
+            say("The chain is running; Ctrl-C ends it.")
+
+    serve(folder, host, port, ready=ready, stop=stop)
+
+
+@app.command(
+    epilog="Example: twopm chain deploy --rpc http://127.0.0.1:8545 --key chain/account.key"
+)
+def deploy(  # noqa: PLR0917  # one parameter for each option
+    rpc: Annotated[str, typer.Option(help="The chain's JSON-RPC endpoint.")],
+    key: Annotated[Path, typer.Option(help="The key file of the account that pays (0600).")],
+    out: Annotated[Path, typer.Option(help="Where the public file goes.")] = Path("chain.toml"),
+    devnet_folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the embedded chain, to read it when it does not run."),
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Deploy the contracts, write chain.toml, and make this home the coordinator's."""
+    deployment = deploy_contracts(rpc, LocalSigner.from_file(key))
+    folder = None if devnet_folder is None else devnet_folder.absolute()
+    chain = make_chain_settings(rpc, deployment, devnet_folder=folder)
+    # The folder is this machine's own business: others get the file without it.
+    public = make_chain_settings(rpc, deployment)
+    write_atomically(out, chain_toml(public).encode())
+    configure_home(home_of(home), chain, coordinator_key=key)
+    shown = {**asdict(deployment), "file": str(out)}
+    if json:
+        print_json(shown)
+        return
+    fields({name.replace("_", " "): value for name, value in shown.items()})
+    say("Hand chain.toml to every operator over a channel that they trust.")
+
+
+@app.command(epilog="Example: twopm chain use chain.toml --key coordinator.key")
+def use(
+    file: Annotated[Path, typer.Argument(help="A chain.toml from somebody you trust.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Key file of the account that coordinates.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Pin a chain in this home."""
+    chain = read_chain_file(file)
+    configure_home(home_of(home), chain, coordinator_key=key)
+    if json:
+        print_json(chain.model_dump(mode="json"))
+    else:
+        say(f"This home believes chain {chain.chain_id} and contract {chain.task_registry}.")
+
+
+@app.command(epilog="Example: twopm chain status")
+def status(chain: ChainFile = None, home: Home = None, json: Json = False) -> None:
+    """Show whether the pinned chain answers and is the right one."""
+    settings = _chain(home, chain)
+    reader = open_any_reader(settings)
+    shown = {
+        "rpc_url": settings.rpc_url,
+        "chain_id": settings.chain_id,
+        "genesis_hash": settings.genesis_hash,
+        "node_registry": settings.node_registry,
+        "task_registry": settings.task_registry,
+        "head_block": reader.head_block(),
+    }
+    if json:
+        print_json(shown)
+        return
+    fields({name.replace("_", " "): value for name, value in shown.items()})
+    say("[green]This is the pinned chain, with the contracts of this version.[/]")
+
+
+@app.command(epilog="Example: twopm chain deliver 0x3fa9")
+def deliver(
+    task: Annotated[str | None, typer.Argument(help="The task, or its first digits.")] = None,
+    chain: ChainFile = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Bring the records of a run that still wait to the chain, each exactly once."""
+    done = runs.deliver(home_of(home), task, chain_file=chain)
+    if json:
+        print_json(asdict(done))
+    else:
+        say(f"{done.delivered} delivered, {done.pending} still waiting")
+    if done.pending:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: twopm chain events 0x3fa9")
+def events(
+    task: Annotated[str | None, typer.Argument(help="The task, or its first digits.")] = None,
+    chain: ChainFile = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """List what the chain holds of a task: members, rounds, the final model."""
+    folder = home_of(home)
+    whole = task is not None and len(task.removeprefix("0x")) == 64
+    task_id = task if task is not None and whole else resolve_task(folder, task)
+    reader = open_any_reader(_chain(home, chain))
+    state, members = reader.task(task_id), reader.members(task_id)
+    records, final = reader.round_records(task_id), reader.finalisation(task_id)
+    if json:
+        print_json(
+            {
+                "task": asdict(state),
+                "members": [asdict(member) for member in members],
+                "rounds": [asdict(record) for record in records],
+                "finalisation": None if final is None else asdict(final),
+            }
+        )
+        return
+    fields({"task": task_id, "state": state.state, "coordinator": state.coordinator})
+    for member in members:
+        say(f"  joined    {member.node}  {member.samples} rows")
+    for record in records:
+        say(
+            f"  recorded  round {record.round}.{record.attempt}  block {record.block_number}  "
+            f"manifest {short(record.manifest_digest)}  gas {record.gas_used}"
+        )
+    if final is not None:
+        say(f"  finalised block {final.block_number}  model {short(final.model_digest)}")
+
+
+def _chain(home: Path | None, file: Path | None) -> ChainSettings:
+    if file is not None:
+        return read_chain_file(file)
+    return load_settings(home_of(home)).require_chain()

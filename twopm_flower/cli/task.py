@@ -1,0 +1,362 @@
+"""``twopm task``: create, join, admit, start and confirm tasks."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from twopm_flower.cli.output import Home, Json, Yes, confirm, fields, home_of, print_json, say
+from twopm_flower.config import load_settings
+from twopm_flower.federated.chain_access import open_connector, open_reader
+from twopm_flower.federated.home import NodeHome, write_atomically
+from twopm_flower.federated.submitted_app import submitted_app_digest
+from twopm_flower.node import coordinate, membership
+from twopm_flower.node.app_folder import write_app_folder
+from twopm_flower.node.coordinate import Invitation
+from twopm_flower.node.local_data import DataSource, load_choice
+from twopm_flower.node.provision import coordinator_signer, read_file
+from twopm_flower.node.tasks import overview, resolve_task
+from twopm_flower.node.terms import TaskSettings, build_student_terms, read_run_config
+from twopm_flower.records.bundle import DealtKey, JoinRequest
+from twopm_flower.records.roster import Roster
+from twopm_flower.records.terms import TaskTerms
+
+app = typer.Typer(no_args_is_help=True, help="Create, join, admit, start and confirm tasks.")
+
+Task = Annotated[str | None, typer.Argument(help="The task, or its first digits.")]
+
+
+@app.command(epilog="Example: twopm task create --app app --rounds 5 --subject mat --setup A")
+def create(  # noqa: PLR0917  # one parameter for each option
+    app_folder: Annotated[
+        Path,
+        typer.Option(
+            "--app",
+            help="The folder of the Flower app; the showcase is put there if it does not exist.",
+        ),
+    ] = Path("app"),
+    title: Annotated[str | None, typer.Option(help="For people.")] = None,
+    subject: Annotated[str | None, typer.Option(help="mat or por.")] = None,
+    setup: Annotated[str | None, typer.Option(help="A, B or C: which grades are known.")] = None,
+    target: Annotated[str | None, typer.Option(help="pass or improvement.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Planned rounds.")] = None,
+    trust_mode: Annotated[str | None, typer.Option(help="shared-key or plaintext.")] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest change of one weight in one round.")
+    ] = None,
+    min_contributors: Annotated[
+        int | None, typer.Option(help="Fewest updates in a sum that nodes open.")
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        typer.Option(help="Fewest equal signed models.", show_default="a majority"),
+    ] = None,
+    max_nodes: Annotated[int, typer.Option(help="Most members.")] = 10,
+    max_samples: Annotated[
+        int | None,
+        typer.Option(help="Most training rows of a node.", show_default="the published file's"),
+    ] = None,
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option("--run-config", help="NAME=VALUE of the app's run configuration; repeat."),
+    ] = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Allow made-up rows; everything will say so.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Where the invitation goes.")] = Path("invitation.json"),
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Put the terms of a task on chain and write the invitation for the nodes."""
+    folder = home_of(home)
+    if not (app_folder / "pyproject.toml").exists():
+        write_app_folder(app_folder)
+    named = {
+        "subject": subject,
+        "setup": setup,
+        "target": target,
+        "rounds": rounds,
+        "trust-mode": trust_mode,
+        "clip": clip,
+        "min-contributors": min_contributors,
+    }
+    changes = {name: value for name, value in named.items() if value is not None}
+    terms, initial = build_student_terms(
+        read_run_config(app_folder, {**_assignments(run_config or []), **changes}),
+        TaskSettings(title, quorum, max_nodes, max_samples, synthetic),
+        app_bundle=submitted_app_digest(app_folder),
+    )
+    settings = load_settings(folder)
+    coordinator_signer(folder)
+    connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
+    invitation = coordinate.create_task(folder, connector, terms, initial)
+    write_atomically(out, invitation.to_bytes())
+    if json:
+        print_json({"task_id": invitation.task_id, "invitation": str(out)})
+        return
+    _show_terms(invitation.task_id, terms)
+    fields({"invitation": out})
+
+
+@app.command(epilog="Example: twopm task join invitation.json --data student-mat.csv")
+def join(  # noqa: PLR0917  # one parameter for each option
+    invitation: Annotated[Path, typer.Argument(help="The file from the coordinator.")],
+    data: Annotated[
+        Path | None, typer.Option(help="This node's rows: a file, or a folder with it.")
+    ] = None,
+    partition: Annotated[
+        int | None, typer.Option(help="Which part, from 0, where nodes share one file.")
+    ] = None,
+    partitions: Annotated[int | None, typer.Option(help="How many parts there are.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Training rows, where only the app understands the file.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the request goes.", show_default="NAME.join.json")
+    ] = None,
+    yes: Yes = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Agree to the terms of a task and commit to this node's rows."""
+    folder = home_of(home)
+    node = NodeHome(folder)
+    data_ = read_file(invitation, "invitation", "The coordinator's 'twopm task create' writes it.")
+    invited = Invitation.from_bytes(data_)
+    if not json:
+        _show_terms(invited.task_id, invited.terms)
+    confirm("Does this node agree to these terms?", yes=yes)
+    request = membership.join_task(
+        folder,
+        invited,
+        DataSource(data, partition, partitions, samples),
+        reader=open_reader(node.settings.require_chain()),
+    )
+    file = out or Path(f"{node.settings.node.name}.join.json")
+    write_atomically(file, request.to_bytes())
+    choice = load_choice(node.task(invited.task_id))
+    shown = {
+        "task_id": invited.task_id,
+        "data": choice.label,
+        "training_rows": choice.samples,
+        "held_out_rows": choice.held_out,
+        "commitment": choice.commitment,
+        "request": str(file),
+    }
+    if json:
+        print_json(shown)
+        return
+    fields({name.replace("_", " "): value for name, value in shown.items() if name != "task_id"})
+    say("Hand the request to the coordinator.")
+
+
+@app.command(epilog="Example: twopm task admit alice.join.json bob.join.json")
+def admit(
+    requests: Annotated[list[Path], typer.Argument(help="The files from the nodes.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Register nodes where needed and put their memberships on chain."""
+    folder = home_of(home)
+    coordinator_signer(folder)
+    settings = load_settings(folder)
+    connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
+    admitted = []
+    for file in requests:
+        data = read_file(file, "request", "A node's 'twopm task join' writes it.")
+        request = JoinRequest.from_bytes(data)
+        state = coordinate.admit(folder, connector, request)
+        node, samples = request.membership.node, request.membership.statement.samples
+        admitted.append({"node": node, "samples": samples, "members": state.members})
+        if not json:
+            say(f"[green]{node}[/] joined with {samples} rows; {state.members} members now")
+    if json:
+        print_json(admitted)
+
+
+@app.command(epilog="Example: twopm task start --out roster.json")
+def start(
+    task: Task = None,
+    out: Annotated[Path, typer.Option(help="Where the roster goes.")] = Path("roster.json"),
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Freeze the roster on chain and write it for the nodes."""
+    folder = home_of(home)
+    coordinator_signer(folder)
+    settings = load_settings(folder)
+    connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
+    task_id = resolve_task(folder, task)
+    roster = coordinate.start_task(folder, connector, task_id)
+    write_atomically(out, roster.to_bytes())
+    _show_roster(task_id, roster, str(out), json)
+    if not json:
+        say("Hand the roster to every node.")
+
+
+@app.command("confirm", epilog="Example: twopm task confirm --roster roster.json")
+def confirm_(
+    task: Task = None,
+    roster: Annotated[Path, typer.Option(help="The file from the coordinator.")] = Path(
+        "roster.json"
+    ),
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Accept the frozen roster: all signed, all trusted here, the same as on chain."""
+    folder = home_of(home)
+    data = read_file(roster, "roster", "The coordinator's 'twopm task start' writes it.")
+    task_id = resolve_task(folder, task)
+    reader = open_reader(NodeHome(folder).settings.require_chain())
+    accepted = membership.confirm_task(folder, task_id, Roster.from_bytes(data), reader=reader)
+    _show_roster(task_id, accepted, str(roster), json)
+    if json:
+        return
+    own = NodeHome(folder).signer.address
+    if NodeHome(folder).task(task_id).terms.trust_mode == "plaintext":
+        say("[bold red]PLAINTEXT:[/] everybody will be able to read this node's updates.")
+    elif accepted.dealer.node == own:
+        say("This node is the first member: it deals the key with 'twopm keys deal'.")
+    else:
+        say("Get the deal from the first member, then: twopm keys accept deal.json")
+
+
+@app.command(epilog="Example: twopm task key deal.json")
+def key(
+    deal: Annotated[Path, typer.Argument(help="The file from the first member.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Let the coordinator know which key the nodes use: its name, never the key."""
+    data = read_file(deal, "deal", "The first member's 'twopm keys deal' writes it.")
+    dealt = DealtKey.from_bytes(data)
+    task_id = dealt.deal.statement.task_id
+    signed = coordinate.keep_key_deal(home_of(home), task_id, dealt)
+    shown = {"task_id": task_id, "key_id": signed.statement.key_id, "dealer": signed.node}
+    if json:
+        print_json(shown)
+    else:
+        fields(shown)
+
+
+@app.command("list", epilog="Example: twopm task list")
+def list_(home: Home = None, json: Json = False) -> None:
+    """List the tasks that this home knows."""
+    folder = home_of(home)
+    tasks = [overview(folder, task_id) for task_id in NodeHome(folder).task_ids()]
+    if json:
+        print_json([asdict(task) for task in tasks])
+        return
+    for task in tasks:
+        members = "not started" if task.members is None else f"{task.members} members"
+        say(f"[bold]{task.task_id}[/]")
+        say(f"  {task.title} · {task.rounds} rounds · {task.trust_mode} · {members}")
+    if not tasks:
+        say("No tasks here.")
+
+
+@app.command(epilog="Example: twopm task show 0x3fa9")
+def show(task: Task = None, home: Home = None, json: Json = False) -> None:
+    """Show the terms of a task."""
+    folder = home_of(home)
+    task_id = resolve_task(folder, task)
+    terms = NodeHome(folder).task(task_id).terms
+    if json:
+        print_json({"task_id": task_id, "terms": terms.to_json()})
+    else:
+        _show_terms(task_id, terms)
+
+
+@app.command(epilog="Example: twopm task cancel 0x3fa9 --reason 'wrong subject'")
+def cancel(
+    task: Task = None,
+    reason: Annotated[str, typer.Option(help="Is put on chain.")] = "cancelled",
+    yes: Yes = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """End a task without a model. Nothing brings it back."""
+    folder = home_of(home)
+    coordinator_signer(folder)
+    settings = load_settings(folder)
+    task_id = resolve_task(folder, task)
+    confirm(f"End task {task_id} for good?", yes=yes)
+    connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
+    receipt = connector.cancel_task(task_id, reason)
+    shown = {"task_id": task_id, "transaction": receipt.transaction_hash}
+    if json:
+        print_json(shown)
+    else:
+        fields(shown)
+
+
+def _assignments(items: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for item in items:
+        name, separator, text = item.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"{item!r} is not NAME=VALUE", param_hint="--run-config")
+        values[name.strip()] = _value(text.strip())
+    return values
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text.strip("'\""))
+
+
+def _show_terms(task_id: str, terms: TaskTerms) -> None:
+    if terms.trust_mode == "plaintext":
+        say("[bold red]PLAINTEXT: updates are not encrypted; for comparison only.[/]")
+    size = sum(_size(array.shape) for array in terms.arrays)
+    fields(
+        {
+            "task": task_id,
+            "title": terms.title,
+            "data": terms.dataset.get("label", "the app's own"),
+            "trust mode": _MODES[terms.trust_mode],
+            "rounds": terms.rounds,
+            "contributors": f"at least {terms.min_contributors}; {terms.quorum} must agree on "
+            "the model",
+            "clip": f"±{terms.clip:g} for each of {size} weights",
+            "rows": f"at most {terms.max_samples} for training on one node",
+            "training": ", ".join(f"{name} {value}" for name, value in terms.train_config.items()),
+            "opened": "as sums over all nodes: "
+            + ", ".join(metric.name for metric in terms.evaluation_metrics),
+            "terms digest": terms.digest,
+            "app digest": terms.app_bundle,
+        }
+    )
+
+
+_MODES = {
+    "shared-key": "shared-key: the server reads nothing; a member that got hold of another's "
+    "ciphertext could read it",
+    "one-time-key": "one-time-key: fresh keys for each round",
+    "plaintext": "PLAINTEXT: everybody can read every update",
+}
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def _show_roster(task_id: str, roster: Roster, file: str, as_json: bool) -> None:
+    if as_json:
+        members = [{"node": m.node, "samples": m.samples} for m in roster.members]
+        print_json(
+            {"task_id": task_id, "roster_digest": roster.digest, "file": file, "members": members}
+        )
+        return
+    fields({"task": task_id, "roster digest": roster.digest, "file": file})
+    for index, member in enumerate(roster.members):
+        role = " (deals the key)" if index == 0 else ""
+        say(f"  {member.node}  {member.samples:>6} rows{role}")

@@ -3,7 +3,7 @@
 The aggregator holds no key and cannot read what it adds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from twopm_flower.errors import FrameError, RecordError, SignatureError
@@ -97,17 +97,26 @@ class RoundAggregator:
         What updates must be bound to.
     pins : NodePins
         Who is who in this run.
+    asked : collection of int
+        The Flower nodes that were sent this attempt's order.
     barred : mapping of str to str
         Nodes that are left out of this round, with the reason: they signed false
         fingerprints, or vanished, in an earlier attempt.
     """
 
     def __init__(
-        self, task: TaskContext, setting: Setting, pins: NodePins, barred: Mapping[str, str]
+        self,
+        task: TaskContext,
+        setting: Setting,
+        pins: NodePins,
+        *,
+        asked: Collection[int],
+        barred: Mapping[str, str],
     ) -> None:
         self._task = task
         self._setting = setting
         self._pins = pins
+        self._asked = asked
         self._barred = barred
         self._accepted: dict[str, AcceptedUpdate] = {}
         self._excluded: dict[str, Exclusion] = {
@@ -174,8 +183,12 @@ class RoundAggregator:
         if not self._accepted:
             raise RecordError(f"round {self._setting.round}: no valid update to add")
         task, setting = self._task, self._setting
+        asked = {self._pins.address_of.get(flower_node) for flower_node in self._asked}
         for node in task.roster.nodes:
-            self.exclude(node, "late", "no reply within the time-out")
+            if node in asked:
+                self.exclude(node, "late", "no reply within the time-out")
+            else:
+                self.exclude(node, "unavailable", "not connected, or not sampled")
         updates = tuple(self._accepted[node] for node in sorted(self._accepted, key=str.lower))
         context = task.aggregate_frame(setting.round, setting.attempt)
         total = add([update.ciphertext for update in updates], max_nodes=task.parameters.max_nodes)

@@ -1,7 +1,7 @@
 """What the server collects about one round: the sum, the signatures, the reports."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from twopm_flower.federated.aggregator import Aggregate
 from twopm_flower.federated.exchange import ModelReport, Opening
@@ -25,11 +25,18 @@ class CollectedRound:
     evaluations: tuple[Signed[EvaluationStatement], ...] = ()
     reports: dict[str, ModelReport] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.statements = tuple(update.statement for update in self.aggregate.updates)
+
+    def release_ciphertexts(self) -> None:
+        """Forget the updates themselves: from here on their sum and digests are enough."""
+        self.aggregate = replace(self.aggregate, updates=())
+
     def opening(self) -> Opening:
         """Return what nodes need to open this round."""
         return Opening(
             manifest=self.aggregate.manifest,
-            updates=tuple(update.statement for update in self.aggregate.updates),
+            updates=self.statements,
             fingerprints=self.fingerprints,
             aggregate=self.aggregate.frame,
         )
@@ -55,7 +62,7 @@ class CollectedRound:
         return RoundBundle(
             manifest=self.aggregate.manifest,
             superseded=self.superseded,
-            updates=tuple(update.statement for update in self.aggregate.updates),
+            updates=self.statements,
             fingerprints=self.fingerprints,
             evaluations=self.evaluations,
             models=tuple(report.model for report in reports),

@@ -6,7 +6,7 @@ Holds public values only; knows no Flower.
 import base64
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ class ServerRun:
             task_id=self.task.task_id,
             config={**self.task.terms.evaluate_config, "server-round": round_},
             manifest=aggregate.manifest,
-            updates=tuple(update.statement for update in aggregate.updates),
+            updates=self._require_current().statements,
         )
 
     def close_order(self) -> CloseOrder:
@@ -152,7 +152,13 @@ class ServerRun:
     # --- replies -------------------------------------------------------------------------
 
     def accept_train(
-        self, round_: int, attempt: int, replies: Iterable[Reply], run_config: dict[str, Any]
+        self,
+        round_: int,
+        attempt: int,
+        replies: Iterable[Reply],
+        *,
+        asked: Collection[int],
+        run_config: dict[str, Any],
     ) -> tuple[Aggregate, tuple[int, ...]]:
         """Add what is valid and commit to it.
 
@@ -181,7 +187,9 @@ class ServerRun:
             base_model=base,
             config_digest=self.task.configuration(round_, run_config).digest,
         )
-        aggregator = RoundAggregator(self.task, setting, self._pins, self._barred)
+        aggregator = RoundAggregator(
+            self.task, setting, self._pins, asked=asked, barred=self._barred
+        )
         accepted = []
         for reply in replies:
             if not isinstance(reply.value, TrainReply):
@@ -244,6 +252,7 @@ class ServerRun:
         current.fingerprints = tuple(fingerprints[node] for node in manifest.nodes)
         if set(evaluations) == set(manifest.nodes):
             current.evaluations = tuple(evaluations[node] for node in manifest.nodes)
+        current.release_ciphertexts()
         self._rounds.append(current)
         self._behind = None
         return ()

@@ -93,6 +93,7 @@ class EncryptedAggregation(Strategy):
         """Ask the nodes that the base strategy samples to open the last round and train."""
         live = self._require_live()
         messages = list(self.base.configure_train(server_round, ArrayRecord(), config, grid))
+        live.asked = tuple(message.metadata.dst_node_id for message in messages)
         order = live.run.train_order(server_round, live.attempt)
         return self._addressed(messages, order)
 
@@ -104,7 +105,11 @@ class EncryptedAggregation(Strategy):
         replies = list(replies)
         parsed = [parse_reply(message, wire.parse_train_reply) for message in replies]
         aggregate, flower_nodes = live.run.accept_train(
-            server_round, live.attempt, parsed, live.prepared.run_config
+            server_round,
+            live.attempt,
+            parsed,
+            asked=live.asked,
+            run_config=live.prepared.run_config,
         )
         for update in aggregate.updates:
             context = live.run.task.frame(server_round, live.attempt, update.statement.node)
@@ -243,7 +248,8 @@ class EncryptedAggregation(Strategy):
             callback.before_round(round_)
         for attempt in range(1, coordinator.max_attempts + 1):
             live.attempt = attempt
-            wait_for_nodes(grid, terms.min_contributors, coordinator.nodes_wait_s)
+            needed = max(terms.min_contributors, self.base.min_available_nodes)
+            wait_for_nodes(grid, needed, coordinator.nodes_wait_s)
             started = time.monotonic()
             train_replies = self._exchange(
                 grid,
@@ -390,6 +396,7 @@ class _Live:
     callbacks: tuple[RoundCallback, ...]
     timeout: float | None
     attempt: int = 1
+    asked: tuple[int, ...] = ()
     missing: tuple[str, ...] = ()
     download_bytes: int = 0
 

@@ -1,3 +1,3 @@
-"""Federated learning with Flower whose server sees nothing and whose every round anyone can check."""
+"""Federated learning whose server sees nothing and whose every round anyone can check."""
 
 __version__ = "0.1.0"

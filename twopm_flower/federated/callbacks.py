@@ -92,7 +92,9 @@ class ChainRecorder(RoundCallback):
             Still too many after the wait.
         """
         deadline = time.monotonic() + self._anchor_wait_s
-        while (count := self._worker.unrecorded()) > self._max_unrecorded:
+        # This round's own manifest will be one more on its way when nodes look at the chain.
+        room = max(1, self._max_unrecorded)
+        while (count := self._worker.unrecorded()) >= room:
             self._raise_alarm()
             if time.monotonic() >= deadline:
                 raise QuorumError(

@@ -8,7 +8,6 @@ signature form only.
 
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
-from eth_account.messages import encode_typed_data
 from eth_keys.datatypes import Signature as KeySignature
 from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
@@ -26,6 +25,7 @@ from twopm_flower.records.fields import (
     Uint53,
     Uint64,
 )
+from twopm_flower.records.typed_data import domain_separator, struct_hash
 
 DOMAIN_NAME = "twopm-flower"
 DOMAIN_VERSION = "1"
@@ -47,6 +47,11 @@ class Domain(Record):
             "chainId": self.chain_id,
             "verifyingContract": self.verifying_contract,
         }
+
+    @property
+    def separator(self) -> bytes:
+        """The domain's 32-byte hash."""
+        return domain_separator(DOMAIN_NAME, DOMAIN_VERSION, self.chain_id, self.verifying_contract)
 
 
 class TypedDataSigner(Protocol):
@@ -94,8 +99,9 @@ class Statement(Record):
 
     def signing_hash(self, domain: Domain) -> bytes:
         """Return the 32-byte EIP-712 digest that is signed."""
-        signable = encode_typed_data(domain.typed(), self.types(), self.message())
-        return keccak(b"\x19" + signable.version + signable.header + signable.body)
+        values = (getattr(self, field) for field in self.TYPES)
+        body = struct_hash(type(self).__name__, tuple(self.TYPES.values()), values)
+        return keccak(b"\x19\x01" + domain.separator + body)
 
 
 _TASK = {"task_id": ("taskId", "bytes32")}

@@ -1,0 +1,1 @@
+"""A Flower app whose updates are encrypted and whose rounds are on record."""

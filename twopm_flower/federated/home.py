@@ -114,7 +114,8 @@ class TaskFolder:
 
     def save_model(self, round_: int, arrays: dict[str, FloatArray], digest: str) -> None:
         """Store the model of a round and forget those before the last one."""
-        data = save(arrays, metadata={"twopm.round": str(round_), "twopm.digest": digest})
+        # One entry only: safetensors writes several in no fixed order, and nodes compare files.
+        data = save(arrays, metadata={"twopm.digest": digest})
         write_atomically(self.path / f"model-{round_}.safetensors", data, mode=0o600)
         for old in self.path.glob("model-*.safetensors"):
             if int(old.stem.removeprefix("model-")) < round_ - 1:

@@ -145,6 +145,12 @@ def test_old_states_are_not_made_up_from_the_latest(devnet, deployment):
     assert "result" in ask(devnet.rpc, "eth_getCode", address, "latest")
 
 
+def test_the_newest_state_can_be_asked_for_while_a_block_is_mined(devnet, monkeypatch):
+    monkeypatch.setattr(devnet._node, "head_number", iter(range(100, 200)).__next__)
+    for name in ("latest", "pending"):
+        assert "result" in ask(devnet.rpc, "eth_getBalance", devnet.signer.address, name)
+
+
 def test_a_revert_comes_with_its_data(devnet, deployment):
     call = {"to": deployment.task_registry, "data": "0x" + "12345678"}
     error = ask(devnet.rpc, "eth_call", call, "latest")["error"]

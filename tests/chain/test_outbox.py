@@ -328,6 +328,24 @@ def test_the_worker_raises_its_alarm_where_it_is_waited_for(stage, nodes, outbox
         assert isinstance(worker.alarm, RecordConflict)
 
 
+def test_whoever_waits_does_not_wait_for_a_pause_to_end(stage, nodes, outbox):
+    task_id = stage.running_task(nodes)
+    tried = threading.Event()
+
+    class Line(Cut):
+        def __getattr__(self, name):
+            tried.set()
+            return super().__getattr__(name)
+
+    line = Line(stage.connector, "sign_call", after=False)
+    with OutboxWorker(outbox, line, first_pause_s=600, longest_pause_s=600) as worker:
+        worker.enqueue(calls(task_id)[0])
+        assert tried.wait(30)
+        line.cut = False
+        worker.flush(timeout_s=60)
+    assert recorded(stage, task_id) == calls(task_id)[:1]
+
+
 def test_stopping_does_not_wait_for_a_chain_that_is_gone(path, deployment, devnet):
     connector = EvmConnector("http://127.0.0.1:9", deployment, devnet.signer)
     outbox = Outbox(path)

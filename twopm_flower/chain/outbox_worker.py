@@ -52,6 +52,8 @@ class OutboxWorker:
         self._changed = threading.Condition()
         self._stopping = False
         self._wanted = True
+        self._hurried = False
+        self._pause_s = 0.0
         self._alarm: ChainError | sqlite3.Error | None = None
         self._trouble: ChainUnavailable | None = None
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -86,7 +88,7 @@ class OutboxWorker:
         return len(self._outbox.pending())
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until everything is on the chain.
+        """Wait until everything is on the chain, and cut a pause between attempts short.
 
         Parameters
         ----------
@@ -102,7 +104,7 @@ class OutboxWorker:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            self._wanted = True
+            self._wanted = self._hurried = True
             self._changed.notify_all()
             while pending := self._outbox.pending():
                 if self._alarm is not None:
@@ -128,31 +130,34 @@ class OutboxWorker:
         self.stop()
 
     def _run(self) -> None:
-        pause_s = 0.0
-        while self._wait_for_work(pause_s):
+        while self._wait_for_work():
             try:
                 self._outbox.deliver(self._connector)
             except ChainUnavailable as error:
                 self._trouble, self._wanted = error, True
-                pause_s = self._longer(pause_s)
-                _log.warning("the chain does not answer, next attempt in %g s: %s", pause_s, error)
+                self._pause_longer()
+                _log.warning("no delivery, next attempt in %g s: %s", self._pause_s, error)
             except (ChainError, sqlite3.Error) as error:
                 # Tasks other than the failed one go on; the first alarm is the one that counts.
                 self._alarm, self._wanted = self._alarm or error, True
-                pause_s = self._longer(pause_s)
+                self._pause_longer()
                 _log.error("the outbox cannot deliver: %s", error)
             else:
-                pause_s = 0.0
+                self._pause_s = 0.0
             with self._changed:
                 self._changed.notify_all()
 
-    def _longer(self, pause_s: float) -> float:
-        return min(max(2 * pause_s, self._first_pause_s), self._longest_pause_s)
+    def _pause_longer(self) -> None:
+        self._pause_s = min(max(2 * self._pause_s, self._first_pause_s), self._longest_pause_s)
 
-    def _wait_for_work(self, pause_s: float) -> bool:
+    def _wait_for_work(self) -> bool:
         with self._changed:
-            if pause_s > 0:
-                self._changed.wait_for(lambda: self._stopping, timeout=pause_s)
+            if self._pause_s > 0:
+                woken = self._changed.wait_for(
+                    lambda: self._stopping or self._hurried, timeout=self._pause_s
+                )
+                # Somebody waits for us now, so patience starts over.
+                self._pause_s = 0.0 if woken else self._pause_s
             self._changed.wait_for(lambda: self._stopping or self._wanted)
-            self._wanted = False
+            self._wanted = self._hurried = False
             return not self._stopping

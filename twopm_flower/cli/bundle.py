@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say
-from twopm_flower.node.runs import export_bundle
+from twopm_flower.node.handover import export_bundle
 
 app = typer.Typer(no_args_is_help=True, help="Hand a run to somebody who wants to check it.")
 

@@ -14,13 +14,13 @@ from twopm_flower.chain.evm import deploy as deploy_contracts
 from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say, short
 from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.federated.home import write_atomically
-from twopm_flower.node import runs
 from twopm_flower.node.chain_file import (
     chain_toml,
     make_chain_settings,
     open_any_reader,
     read_chain_file,
 )
+from twopm_flower.node.delivery import deliver as deliver_records
 from twopm_flower.node.provision import configure_home
 from twopm_flower.node.tasks import resolve_task
 from twopm_flower.signer.keystore import LocalSigner
@@ -137,7 +137,7 @@ def deliver(
     json: Json = False,
 ) -> None:
     """Bring the records of a run that still wait to the chain, each exactly once."""
-    done = runs.deliver(home_of(home), task, chain_file=chain)
+    done = deliver_records(home_of(home), task, chain_file=chain)
     if json:
         print_json(asdict(done))
     else:

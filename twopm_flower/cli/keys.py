@@ -9,7 +9,8 @@ from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say
 from twopm_flower.federated.home import NodeHome, write_atomically
 from twopm_flower.node.membership import accept_key, deal_key
 from twopm_flower.node.provision import identity_of, make_card, read_file
-from twopm_flower.node.tasks import overview, resolve_task
+from twopm_flower.node.task_overview import overview
+from twopm_flower.node.tasks import resolve_task
 from twopm_flower.records.bundle import DealtKey
 
 app = typer.Typer(no_args_is_help=True, help="Deal, accept and show the key of a task.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from twopm_flower.cli.output import Home, Json, fields, home_of, print_json
-from twopm_flower.node.runs import export_model
+from twopm_flower.node.handover import export_model
 from twopm_flower.node.tasks import resolve_task
 
 app = typer.Typer(no_args_is_help=True, help="Hand over the model that a node opened.")

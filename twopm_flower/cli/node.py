@@ -10,8 +10,10 @@ from twopm_flower.cli.output import Home, Json, Yes, confirm, fields, home_of, p
 from twopm_flower.federated.home import NodeHome, write_atomically
 from twopm_flower.node import provision
 from twopm_flower.node.chain_file import read_chain_file
+from twopm_flower.node.membership import supernode_config
 from twopm_flower.node.provision import NodeIdentity
-from twopm_flower.node.tasks import overview, resolve_task, resume
+from twopm_flower.node.task_overview import overview
+from twopm_flower.node.tasks import resolve_task, resume
 
 app = typer.Typer(no_args_is_help=True, help="A node's keys, its card, and whom it trusts.")
 
@@ -103,6 +105,23 @@ def untrust(
         print_json(asdict(identity))
     else:
         say(f"{identity.name} ({identity.address}) is no longer trusted.")
+
+
+@app.command(
+    epilog='Example: flower-supernode --superlink HOST:9092 --node-config "$(twopm node config)"'
+)
+def config(
+    task: Annotated[str | None, typer.Argument(help="The task, or its first digits.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Print the --node-config of this node's SuperNode."""
+    folder = home_of(home)
+    value = supernode_config(folder, resolve_task(folder, task))
+    if json:
+        print_json({"node_config": value})
+    else:
+        typer.echo(value)
 
 
 @app.command(epilog="Example: twopm node status")

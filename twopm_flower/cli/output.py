@@ -40,9 +40,12 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def fields(pairs: Mapping[str, object], *, title: str | None = None) -> None:
-    """Print names and values, one pair a line; values are never cut."""
-    table = Table(box=None, show_header=False, padding=(0, 1), title=title, title_justify="left")
+def fields(pairs: Mapping[str, object]) -> None:
+    """Print names and values, one pair a line.
+
+    A name of 13 letters leaves room for a digest on a line of 80; nothing is ever cut.
+    """
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs.items():

@@ -16,7 +16,8 @@ from twopm_flower.node.app_folder import write_app_folder
 from twopm_flower.node.coordinate import Invitation
 from twopm_flower.node.local_data import DataSource, load_choice
 from twopm_flower.node.provision import coordinator_signer, read_file
-from twopm_flower.node.tasks import overview, resolve_task
+from twopm_flower.node.task_overview import overview
+from twopm_flower.node.tasks import resolve_task
 from twopm_flower.node.terms import TaskSettings, build_student_terms, read_run_config
 from twopm_flower.records.bundle import DealtKey, JoinRequest
 from twopm_flower.records.roster import Roster

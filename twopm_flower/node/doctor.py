@@ -18,7 +18,7 @@ from twopm_flower.errors import DataError, TwopmError
 from twopm_flower.federated.home import NodeHome
 from twopm_flower.node.chain_file import open_any_reader
 from twopm_flower.node.data_files import find_data
-from twopm_flower.node.runs import undelivered
+from twopm_flower.node.delivery import undelivered
 
 OLDEST_PYTHON = (3, 11)
 _MAX_KEY_BYTES = 4096

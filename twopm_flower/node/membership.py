@@ -1,5 +1,6 @@
 """A node's steps towards a task: join it, confirm its roster, deal or accept its key."""
 
+import json
 from pathlib import Path
 
 from twopm_flower.chain.base import ChainReader, TaskState
@@ -161,6 +162,23 @@ def confirm_task(home: Path, task_id: str, roster: Roster, *, reader: ChainReade
         )
     write_atomically(folder.path / "roster.json", roster.to_bytes())
     return roster
+
+
+def supernode_config(home: Path, task_id: str) -> str:
+    """Return what a SuperNode is started with, so that the app finds this home and its rows.
+
+    Returns
+    -------
+    str
+        The value of ``--node-config``.
+    """
+    choice = load_choice(NodeHome(home).task(task_id))
+    values: dict[str, object] = {"twopm-home": str(home.absolute())}
+    if choice.path is not None:
+        values["data"] = choice.path
+    if choice.partition is not None and choice.partitions is not None:
+        values |= {"partition-id": choice.partition, "num-partitions": choice.partitions}
+    return " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
 
 
 def deal_key(home: Path, task_id: str) -> DealtKey:

@@ -1,0 +1,73 @@
+"""Bringing records that still wait to the chain."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from twopm_flower.chain.base import FinaliseCall
+from twopm_flower.chain.outbox import Outbox
+from twopm_flower.config import load_settings
+from twopm_flower.errors import ConfigError
+from twopm_flower.federated.chain_access import open_connector
+from twopm_flower.federated.run_store import RunStore
+from twopm_flower.node.provision import coordinator_signer
+from twopm_flower.node.runs import find_chain, refreshed
+from twopm_flower.node.tasks import resolve_run
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a delivery did.
+
+    Attributes
+    ----------
+    delivered, pending : int
+        How many records are on chain now, and how many still wait.
+    """
+
+    delivered: int
+    pending: int
+
+
+def deliver(home: Path, named: str | None, *, chain_file: Path | None = None) -> Delivery:
+    """Bring the records of a run that still wait to the chain.
+
+    Raises
+    ------
+    ChainUnavailable, TransactionReverted, RecordConflict
+        Something could not be delivered.
+    """
+    store = RunStore(resolve_run(home, named))
+    chain = find_chain(home, store.load_bundle().deployment, chain_file)
+    if chain is None:
+        raise ConfigError(
+            "no chain is configured here", hint="Pass --chain chain.toml, or run 'twopm chain use'."
+        )
+    coordinator_signer(home)
+    connector = open_connector(chain, home / load_settings(home).coordinator.key)
+    outbox = Outbox(store.outbox_path)
+    try:
+        outbox.retry_failed()
+        delivered = outbox.deliver(connector)
+        pending = len(outbox.pending())
+    finally:
+        outbox.close()
+    store.save_bundle(refreshed(store.load_bundle(), connector))
+    return Delivery(delivered, pending)
+
+
+def undelivered(folder: Path) -> tuple[str, ...]:
+    """Return what of a run is not on chain yet, in words."""
+    store = RunStore(folder)
+    if not store.outbox_path.exists():
+        return ()
+    outbox = Outbox(store.outbox_path)
+    try:
+        calls = [entry.call for entry in outbox.pending()]
+    finally:
+        outbox.close()
+    return tuple(
+        "the final model"
+        if isinstance(call, FinaliseCall)
+        else f"round {call.round}, attempt {call.attempt}"
+        for call in calls
+    )

@@ -264,10 +264,7 @@ def run_victim(served, path, task_id, die_at):
 
 @pytest.mark.parametrize(
     "die_at",
-    [
-        pytest.param(step, marks=() if step in {("stored", 1), ("sent", 2)} else pytest.mark.slow)
-        for step in STEPS
-    ],
+    [pytest.param(step, marks=() if step == ("stored", 1) else pytest.mark.slow) for step in STEPS],
     ids=lambda step: f"{step[0]}-{step[1]}",
 )
 def test_a_process_killed_at_any_step_leaves_each_record_exactly_once(served, path, die_at):

@@ -64,10 +64,15 @@ class RunSimulator(SimulatedTask):
         ciphertexts=True,
         final=True,
         dealer=0,
+        room=None,
         hooks=None,
     ):
         super().__init__(
-            nodes=nodes, planned=planned or rounds, trust_mode=trust_mode, dealer=dealer
+            nodes=nodes,
+            planned=planned or rounds,
+            trust_mode=trust_mode,
+            dealer=dealer,
+            room=room or nodes,
         )
         self.rng = np.random.default_rng(7)
         self.hooks = hooks or {}
@@ -168,7 +173,7 @@ class RunSimulator(SimulatedTask):
         )
         total = self._said(
             "aggregate",
-            add(list(ciphertexts.values()), max_nodes=self.parameters.max_nodes),
+            add(list(ciphertexts.values()), max_nodes=len(ciphertexts)),
             number,
             ciphertexts,
         )

@@ -44,7 +44,7 @@ ARRAYS = (ArrayTerm(name="weight", shape=(1, 3)), ArrayTerm(name="bias", shape=(
 class SimulatedTask:
     """A task whose roster is frozen, before its first round."""
 
-    def __init__(self, *, nodes, planned, trust_mode, dealer):
+    def __init__(self, *, nodes, planned, trust_mode, dealer, room):
         self.dealer = dealer
         self.nodes = [
             SimulatedNode(
@@ -62,7 +62,7 @@ class SimulatedTask:
         )
         self.task_id = word("task")
         self.parameters = AdditiveParameters.derive(
-            "plaintext" if trust_mode == "plaintext" else "bfv", max_nodes=nodes
+            "plaintext" if trust_mode == "plaintext" else "bfv", max_nodes=room
         )
         self.layout = Layout(
             tuple((array.name, array.shape) for array in ARRAYS),

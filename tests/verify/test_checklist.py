@@ -134,6 +134,12 @@ def test_a_finished_run_whose_model_is_not_final_on_chain_fails():
 # --- 1 to 3: bundle, task, members --------------------------------------------------------
 
 
+def test_a_bundle_that_was_not_read_from_canonical_bytes_is_checked_like_one_that_was():
+    number, detail = outcome(simulate(), aggregates={word("x"): "no base64"})
+    assert number == 1
+    assert "aggregates" in detail
+
+
 def test_parameters_that_are_not_the_named_ones_fail():
     simulation = simulate()
     terms = simulation.bundle.terms
@@ -176,6 +182,26 @@ def test_an_artifact_that_no_manifest_lists_fails():
     simulation = simulate()
     ciphertexts = {**simulation.bundle.ciphertexts, word("stray"): ""}
     assert outcome(simulation, ciphertexts=ciphertexts)[0] == 1
+
+
+def test_a_trust_mode_of_a_later_release_is_named():
+    simulation = simulate()
+    terms = simulation.bundle.terms.model_copy(update={"trust_mode": "one-time-key"})
+    number, detail = outcome(simulation, terms=terms)
+    assert number == 1
+    assert "cannot be verified by this release" in detail
+
+
+def test_more_members_than_the_sums_have_room_for_fail():
+    number, detail = outcome(simulate(room=3, nodes=4, repeated_round=None, rounds=1, planned=9))
+    assert number == 1
+    assert "without wrapping" in detail
+
+
+def test_more_rounds_than_planned_fail():
+    number, detail = outcome(simulate(rounds=3, planned=2))
+    assert number == 1
+    assert "plan 2" in detail
 
 
 def test_rounds_out_of_order_fail():

@@ -1,0 +1,91 @@
+"""Whatever a bundle's JSON is turned into, the verifier answers; it never crashes or agrees."""
+
+import copy
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from run_simulator import simulate
+
+from twopm_flower.errors import RecordError
+from twopm_flower.records.bundle import RunBundle
+from twopm_flower.records.canonical import canonical_bytes
+from twopm_flower.verify import verify_bundle
+
+OPTIONS = {"nodes": 3, "rounds": 2, "repeated_round": None}
+VALUE = simulate(**OPTIONS).bundle.to_json()
+
+# What may be left out, and is then said to be missing.
+OPTIONAL = re.compile(
+    r"rounds/\d+/(record|evaluations|models/\d+)$|closing$|finalisation$|ciphertexts$"
+)
+
+
+def containers(value, path=()):
+    if isinstance(value, dict | list):
+        yield path
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from containers(inner, (*path, key))
+
+
+PATHS = sorted(containers(VALUE), key=str)
+REPLACEMENTS = st.sampled_from(
+    [None, True, 0, -1, 2**53 - 1, 1.5, "", "0x", "0x" + "00" * 32, "x" * 1000, [], {}, [[]]]
+)
+
+
+def at(value, path):
+    for step in path:
+        value = value[step]
+    return value
+
+
+CHANGES = st.sampled_from(["replace", "drop", "double", "swap", "graft"])
+
+
+def deformed(change, path, number, replacement, other):
+    """Return a deep copy with one element replaced, dropped, doubled or moved, and its path."""
+    value = copy.deepcopy(VALUE)
+    inner = at(value, path)
+    keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+    if not keys:
+        return value, path
+    key = keys[number % len(keys)]
+    if change == "replace":
+        inner[key] = replacement
+    elif change == "drop":
+        del inner[key]
+    elif change == "double" and isinstance(inner, list):
+        inner.insert(key, copy.deepcopy(inner[key]))
+    elif change == "swap":
+        last = keys[-1]
+        inner[key], inner[last] = inner[last], inner[key]
+    else:
+        inner[key] = copy.deepcopy(at(VALUE, other))
+    return value, (*path, key)
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(CHANGES, st.sampled_from(PATHS), st.integers(0, 50), REPLACEMENTS, st.sampled_from(PATHS))
+def test_a_deformed_bundle_is_refused_without_a_crash(change, path, number, replacement, other):
+    value, changed = deformed(change, path, number, replacement, other)
+    try:
+        bundle = RunBundle.from_bytes(canonical_bytes(value))
+    except RecordError:
+        return
+    report = verify_bundle(bundle, chain=simulate(**OPTIONS).chain)
+    assert report.exit_code in (0, 1)
+    if report.exit_code == 0 and value != VALUE:
+        assert OPTIONAL.match("/".join(map(str, changed))), changed
+
+
+@pytest.mark.parametrize("maximum", [1e308, 5e-324])
+def test_absurd_scales_in_the_terms_do_not_crash_the_verifier(maximum):
+    value = copy.deepcopy(VALUE)
+    for kind in ("train_metrics", "evaluation_metrics"):
+        for metric in value["terms"][kind]:
+            metric |= {"scale": 2**32 - 1, "maximum": maximum}
+    bundle = RunBundle.from_bytes(canonical_bytes(value))
+    assert verify_bundle(bundle, chain=simulate(**OPTIONS).chain).exit_code == 1

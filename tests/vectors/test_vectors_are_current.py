@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from vector_cases import CASES
 
+from twopm_flower.verify import load_bundle, verify_bundle
+
 FOLDER = Path(__file__).parent
 
 
@@ -16,6 +18,12 @@ def test_the_code_gives_the_stored_vectors(name):
     assert made == stored["vectors"], "the protocol changed: see docs/protocol.md, Versions"
 
 
-def test_every_stored_file_is_recomputed_or_said_to_be_foreign():
-    foreign = {"openzeppelin_merkle"}
-    assert {path.stem for path in FOLDER.glob("*.json")} == {*CASES, *foreign}
+def test_every_stored_file_is_recomputed_or_tested_elsewhere():
+    elsewhere = {"openzeppelin_merkle", "run_bundle"}
+    assert {path.stem for path in FOLDER.glob("*.json")} == {*CASES, *elsewhere}
+
+
+def test_the_stored_bundle_of_a_whole_run_verifies_as_long_as_the_format_stands():
+    report = verify_bundle(load_bundle(FOLDER / "run_bundle.json"), chain=None)
+    assert report.first_failure is None
+    assert (report.exit_code, report.level, report.rounds) == (2, "fingerprints", 1)

@@ -68,7 +68,7 @@ class LocalFederation:
     nodes : int
         How many nodes, from 2 to 10.
     told : callable, optional
-        Is told each step in one line, as it is done.
+        Is told each step in one line, as it is done; may be replaced at any time.
 
     Raises
     ------
@@ -86,7 +86,7 @@ class LocalFederation:
         self.homes = {name: self.folder / name for name in NODE_NAMES[:nodes]}
         self.chain_folder = self.folder / "chain"
         self.devnet = DevnetProcess(self.chain_folder)
-        self._told = told or (lambda _: None)
+        self.told = told or (lambda _: None)
         self._chain: ChainSettings | None = None
 
     @property
@@ -101,7 +101,7 @@ class LocalFederation:
         self.devnet.start()
         signer = self.devnet.signer
         deployment = deploy(self.devnet.url, signer)
-        self._told(f"chain {deployment.chain_id} at {self.devnet.url}, 2 contracts placed")
+        self.told(f"chain {deployment.chain_id} at {self.devnet.url}, 2 contracts placed")
         self._chain = make_chain_settings(
             self.devnet.url, deployment, devnet_folder=self.chain_folder
         )
@@ -134,7 +134,7 @@ class LocalFederation:
         terms, initial = build_student_terms(run_config, settings, app_bundle=app_bundle)
         invitation = create_task(self.coordinator, self.connector, terms, initial)
         task_id = invitation.task_id
-        self._told(f"task {task_id[:10]}... created, terms {terms.digest[:10]}... on chain")
+        self.told(f"task {task_id[:10]}... created, terms {terms.digest[:10]}... on chain")
         reader = open_reader(self.chain)
         sources = self._sources(data)
         labels = {}
@@ -143,11 +143,11 @@ class LocalFederation:
             admit(self.coordinator, self.connector, request)
             choice = load_choice(NodeHome(home).task(task_id))
             labels[name] = choice.label
-            self._told(f"{name} joined with {choice.samples} rows, committed to by a salted digest")
+            self.told(f"{name} joined with {choice.samples} rows, committed to by a salted digest")
         roster = start_task(self.coordinator, self.connector, task_id)
         for home in self.homes.values():
             confirm_task(home, task_id, roster, reader=reader)
-        self._told(f"roster of {len(roster.members)} frozen, confirmed by every node")
+        self.told(f"roster of {len(roster.members)} frozen, confirmed by every node")
         dealer = None
         if terms.trust_mode == "shared-key":
             dealer = self._deal(task_id, roster)
@@ -184,7 +184,7 @@ class LocalFederation:
             for other, card in cards.items():
                 if other != name:
                     trust(home, card)
-        self._told(f"{len(cards)} nodes made their keys and trust each other's cards")
+        self.told(f"{len(cards)} nodes made their keys and trust each other's cards")
 
     def _sources(self, data: Sequence[DataSource] | DataSource) -> dict[str, DataSource]:
         if isinstance(data, DataSource):
@@ -200,5 +200,5 @@ class LocalFederation:
             if name != dealer:
                 accept_key(home, dealt)
         keep_key_deal(self.coordinator, task_id, dealt)
-        self._told(f"{dealer} dealt the key, sealed to {len(self.homes) - 1} others")
+        self.told(f"{dealer} dealt the key, sealed to {len(self.homes) - 1} others")
         return dealer

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from twopm_flower.errors import DeploymentError
 from twopm_flower.node.keeper import KILL_AT_ONCE, descendants
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -94,6 +95,13 @@ class KeptProcess:
         """Return its last line that says something, for an error message."""
         said = [line.strip() for line in self.text().splitlines() if line.strip()]
         return said[-1] if said else "it said nothing"
+
+    def failure(self) -> DeploymentError:
+        """Return the error that says how it failed, with its last words."""
+        state = "does not answer" if self.status is None else f"ended with {self.status}"
+        return DeploymentError(
+            f"{self.name} {state}: {self.complaint()}", hint=f"Its log is {self.log}."
+        )
 
     def ask_to_stop(self) -> None:
         """Let the tree end in good order; returns at once."""

@@ -6,12 +6,10 @@ running however this process ends. Flower is used by its own commands only.
 """
 
 import json
-import re
 import socket
 import ssl
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,15 +17,14 @@ from typing import Self
 
 from twopm_flower.errors import DeploymentError
 from twopm_flower.node.certificates import create_server_certificates, create_supernode_key
+from twopm_flower.node.flower_cli import FlowerCli, Run
 from twopm_flower.node.kept_process import KeptProcess
 from twopm_flower.node.surroundings import LOOPBACK, flower_environment, free_port
 
-CONNECTION = "twopm"
 START_TIMEOUT_S = 90.0
 _PORT_ATTEMPTS = 3
 _PORT_TAKEN = "address already in use"
 _POLL_S = 0.05
-_COMMAND_TIMEOUT_S = 120.0
 
 
 @dataclass
@@ -58,26 +55,6 @@ class SuperNode:
     process: KeptProcess = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A submitted run.
-
-    Attributes
-    ----------
-    run_id : int
-        Flower's id of it.
-    process : KeptProcess
-        ``flwr run --stream``; its lines are the server app's log.
-    """
-
-    run_id: int
-    process: KeptProcess = field(repr=False)
-
-    def lines(self) -> Iterator[str]:
-        """Yield the server app's log, line by line, until the run ends."""
-        return self.process.lines()
-
-
 class Deployment:
     """A SuperLink with its SuperNodes, ended when the block is left.
 
@@ -89,6 +66,10 @@ class Deployment:
         ``TWOPM_HOME`` of the server app's process.
     task : str, optional
         The task that the server app runs (``TWOPM_TASK``).
+    data : Path, optional
+        Where simulated nodes and SuperNodes look for data (``TWOPM_DATA_DIR``).
+    simulated_nodes : int, optional
+        Run that many nodes on Flower's simulation engine, instead of SuperNodes.
     start_timeout_s : float
         How long a process may take until it answers.
 
@@ -113,46 +94,32 @@ class Deployment:
         *,
         coordinator_home: Path,
         task: str | None = None,
+        data: Path | None = None,
+        simulated_nodes: int | None = None,
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self.folder = folder.absolute()
         self.coordinator_home = coordinator_home.absolute()
         self.start_timeout_s = start_timeout_s
         self._task = {} if task is None else {"TWOPM_TASK": task}
+        self._data = {} if data is None else {"TWOPM_DATA_DIR": str(data.absolute())}
+        self._simulated_nodes = simulated_nodes
         self.nodes: dict[str, SuperNode] = {}
         self.port = 0
         self._processes: list[KeptProcess] = []
-        self._runs = 0
         self._certificates = create_server_certificates(self.folder / "superlink")
+        self._flwr = FlowerCli(
+            self.folder / "flower" / "cli",
+            self.folder / "logs",
+            self._environment("cli", self.coordinator_home),
+        )
 
     def start(self) -> Self:
         """Start the SuperLink and wait until it answers."""
-        self.folder.joinpath("database").mkdir(parents=True, exist_ok=True, mode=0o700)
-
-        def launch(port: int) -> KeptProcess:
-            self.port = port
-            return self._keep(
-                "SuperLink",
-                [
-                    *["flower-superlink", "--enable-supernode-auth"],
-                    *["--disable-runtime-dependency-installation"],
-                    *["--database", str(self.folder / "database" / "superlink.db")],
-                    *["--host", LOOPBACK, "--port", str(port)],
-                    *self._tls_flags("superlink"),
-                ],
-                home=self.coordinator_home,
-                **self._task,
-            )
-
-        self.superlink = self._launch_on_free_port(launch, lambda _: self._answers())
-        config = self.folder / "flower" / "cli" / "config.toml"
-        config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(
-            f"[superlink]\ndefault = {json.dumps(CONNECTION)}\n\n[superlink.{CONNECTION}]\n"
-            f"address = {json.dumps(f'{LOOPBACK}:{self.port}')}\n"
-            f"root-certificates = {json.dumps(str(self._certificates.authority))}\n",
-            encoding="utf-8",
-        )
+        for name in ("database", "logs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.superlink = self._launch_superlink()
+        self._flwr.connect(f"{LOOPBACK}:{self.port}", self._certificates.authority)
         return self
 
     def add_nodes(self, homes: Mapping[str, Path]) -> None:
@@ -163,19 +130,18 @@ class Deployment:
         homes : mapping of str to Path
             Each node's name and its ``TWOPM_HOME``; the order gives the partition ids.
         """
-        keys: dict[str, Path] = {}
-        registrations = []
+        if self._simulated_nodes is not None:
+            raise DeploymentError("a simulation has no SuperNodes to start")
+        keys: dict[str, tuple[Path, Path]] = {}
         for name in homes:
-            folder = self.folder / "nodes" / name
-            create_server_certificates(folder)
-            keys[name], public = create_supernode_key(folder)
-            registrations.append(self._flwr("supernode", "register", str(public), CONNECTION))
+            create_server_certificates(self.folder / "nodes" / name)
+            keys[name] = create_supernode_key(self.folder / "nodes" / name)
+        registrations = self._flwr.register([public for _, public in keys.values()])
         launched = {
-            name: self._launch_node(name, home.absolute(), index, len(homes), keys[name])
+            name: self._launch_node(name, home.absolute(), index, len(homes), keys[name][0])
             for index, (name, home) in enumerate(homes.items())
         }
-        for registration in registrations:
-            self._finish(registration)
+        self._flwr.finish(registrations)
         for name, node in launched.items():
             self.nodes[name] = node
             self._await_node(node)
@@ -215,44 +181,7 @@ class Deployment:
         DeploymentError
             Flower refuses the app.
         """
-        self._runs += 1
-        settings = self.folder / "flower" / f"run-{self._runs}.toml"
-        settings.write_text(
-            "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in (run_config or {}).items()),
-            encoding="utf-8",
-        )
-        override = ["--run-config", str(settings)] if run_config else []
-        process = self._flwr("run", str(app.absolute()), CONNECTION, "--stream", *override)
-        for line in process.lines():
-            started = re.search(r"Successfully started run (\d+)", line)
-            if started:
-                return Run(int(started[1]), process)
-        raise DeploymentError(
-            f"Flower refused the app in {app}: {process.complaint()}",
-            hint=f"Its words are in {process.log}.",
-        )
-
-    def run_status(self, run: Run) -> str:
-        """Return Flower's status of a run, such as ``running`` or ``finished:completed``.
-
-        ``flwr run --stream`` ends with 0 whether or not the run succeeded, hence the question.
-        """
-        command = ["flwr", "list", CONNECTION, "--run-id", str(run.run_id), "--format", "json"]
-        answer = subprocess.run(  # noqa: S603  # our own interpreter's command
-            command,
-            env=self._environment("cli", self.coordinator_home),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_COMMAND_TIMEOUT_S,
-        )
-        try:
-            status = json.loads(answer.stdout)["runs"][0]["status"]
-        except (ValueError, KeyError, IndexError) as error:
-            raise DeploymentError(
-                f"Flower does not tell the status of run {run.run_id}: {answer.stdout.strip()}"
-            ) from error
-        return str(status)
+        return self._flwr.submit(app, run_config or {}, simulated_nodes=self._simulated_nodes)
 
     def require_success(self, run: Run, *, timeout_s: float = 30.0) -> None:
         """Wait for the end of a run whose log has ended.
@@ -263,22 +192,24 @@ class Deployment:
             It failed, was stopped, or does not end; its last words are quoted.
         """
         deadline = time.monotonic() + timeout_s
-        status = self.run_status(run)
+        status = self._flwr.status(run)
         while not status.startswith("finished") and time.monotonic() < deadline:
-            status = self.run_status(run)
+            status = self._flwr.status(run)
         if status != "finished:completed":
             raise DeploymentError(
-                f"run {run.run_id} is {status}: {self._reason(run)}",
+                f"run {run.run_id} is {status}: {run.reason()}",
                 hint=f"The server's log is {self.superlink.log}, the run's {run.process.log}.",
             )
 
     def stop(self) -> None:
         """End all processes, the youngest first; all are gone when this returns."""
-        for process in reversed(self._processes):
+        processes = [*self._processes, *self._flwr.processes]
+        for process in reversed(processes):
             process.ask_to_stop()
-        for process in reversed(self._processes):
+        for process in reversed(processes):
             process.stop()
         self._processes.clear()
+        self._flwr.processes.clear()
 
     def __enter__(self) -> Self:
         try:
@@ -298,7 +229,7 @@ class Deployment:
     def _environment(self, name: str, home: Path, **extra: str) -> dict[str, str]:
         flower_home = self.folder / "flower" / name
         flower_home.mkdir(parents=True, exist_ok=True)
-        return flower_environment(flower_home, TWOPM_HOME=str(home), **extra)
+        return flower_environment(flower_home, TWOPM_HOME=str(home), **self._data, **extra)
 
     def _keep(self, name: str, command: list[str], *, home: Path, **extra: str) -> KeptProcess:
         word = name.lower().replace(" ", "-")
@@ -311,24 +242,6 @@ class Deployment:
         )
         self._processes.append(process)
         return process
-
-    def _flwr(self, *arguments: str) -> KeptProcess:
-        process = KeptProcess(
-            f"flwr {arguments[0]}",
-            ["flwr", *arguments],
-            log=self.folder / "logs" / f"flwr-{arguments[0]}-{len(self._processes)}.log",
-            environment=self._environment("cli", self.coordinator_home),
-            folder=self.folder,
-        )
-        self._processes.append(process)
-        return process
-
-    def _finish(self, process: KeptProcess) -> None:
-        deadline = time.monotonic() + _COMMAND_TIMEOUT_S
-        while process.status is None and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        if process.status != 0:
-            raise _failure(process)
 
     def _tls_flags(self, folder: str) -> list[str]:
         path = self.folder / folder
@@ -366,19 +279,30 @@ class Deployment:
             node.process = self._launch_node(
                 node.name, node.home, node.partition, node.partitions, node.key
             ).process
-        raise _failure(node.process)
+        raise node.process.failure()
 
-    def _launch_on_free_port(
-        self, launch: Callable[[int], KeptProcess], ready: Callable[[KeptProcess], bool]
-    ) -> KeptProcess:
+    def _launch_superlink(self) -> KeptProcess:
+        simulated = self._simulated_nodes is not None
+        mode = "--simulation" if simulated else "--enable-supernode-auth"
         for _ in range(_PORT_ATTEMPTS):
-            process = launch(free_port())
-            if self._until(process, ready):
+            self.port = free_port()
+            process = self._keep(
+                "SuperLink",
+                [
+                    *["flower-superlink", mode, "--disable-runtime-dependency-installation"],
+                    *["--database", str(self.folder / "database" / "superlink.db")],
+                    *["--host", LOOPBACK, "--port", str(self.port)],
+                    *self._tls_flags("superlink"),
+                ],
+                home=self.coordinator_home,
+                **self._task,
+            )
+            if self._until(process, lambda _: self._answers()):
                 return process
             # Between the choice of a port and its use, another process may have taken it.
             if _PORT_TAKEN not in process.text():
                 break
-        raise _failure(process)
+        raise process.failure()
 
     def _until(self, process: KeptProcess, ready: Callable[[KeptProcess], bool]) -> bool:
         deadline = time.monotonic() + self.start_timeout_s
@@ -398,14 +322,3 @@ class Deployment:
                 return True
         except OSError:
             return False
-
-    def _reason(self, run: Run) -> str:
-        said = [line for line in run.process.text().splitlines() if "Error" in line]
-        return said[-1].strip() if said else run.process.complaint()
-
-
-def _failure(process: KeptProcess) -> DeploymentError:
-    state = "does not answer" if process.status is None else f"ended with {process.status}"
-    return DeploymentError(
-        f"{process.name} {state}: {process.complaint()}", hint=f"Its log is {process.log}."
-    )

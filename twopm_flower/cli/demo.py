@@ -1,0 +1,162 @@
+"""``twopm demo``: the whole story on this machine, from keys to a verified model."""
+
+import shutil
+import tempfile
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from twopm_flower.cli.output import Json, console, print_json
+from twopm_flower.config import default_home
+from twopm_flower.errors import ConfigError
+
+app = typer.Typer()
+
+_FINISHED = "finished"
+
+
+class Subject(StrEnum):
+    """Which of the two files."""
+
+    MAT = "mat"
+    POR = "por"
+
+
+class Setup(StrEnum):
+    """Which earlier grades are features: both, the first, none."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+
+
+class Privacy(StrEnum):
+    """Who could read an update."""
+
+    SHARED_KEY = "shared-key"
+    PLAINTEXT = "plaintext"
+
+
+@app.command(
+    epilog="Example: twopm demo --rounds 3 --subject por. Exit status: 0 only if the run is "
+    "verified, 1 if a step fails, 2 if it is not anchored, 3 if --require-real finds no data."
+)
+def demo(
+    *,
+    simulation: Annotated[
+        bool, typer.Option("--simulation", help="Use Flower's simulation engine.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of training.")] = 5,
+    nodes: Annotated[int, typer.Option(min=3, max=10, help="How many nodes share the data.")] = 3,
+    subject: Annotated[Subject, typer.Option(help="Mathematics or Portuguese.")] = Subject.MAT,
+    setup: Annotated[
+        Setup, typer.Option(help="Earlier grades as features: A both, B the first, C none.")
+    ] = Setup.A,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the UCI files.", show_default="the usual places"),
+    ] = None,
+    require_real: Annotated[
+        bool, typer.Option("--require-real", help="Stop rather than make up students.")
+    ] = False,
+    privacy: Annotated[
+        Privacy, typer.Option(help="plaintext encrypts nothing, for comparison.")
+    ] = Privacy.SHARED_KEY,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Folder for everything.", show_default="$TWOPM_HOME/demo/..."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train encrypted on this machine, record every round on a chain, and verify it all.
+
+    Starts a chain, a SuperLink and SuperNodes with TLS and node authentication, and stops
+    them again, also on Ctrl-C.
+    """
+    # What the story needs takes seconds to import, which --help should not pay.
+    from twopm_flower.cli.demo_report import next_steps, render, to_json  # noqa: PLC0415
+    from twopm_flower.cli.demo_story import DemoOptions, run_demo  # noqa: PLC0415
+
+    options = DemoOptions(
+        rounds=rounds,
+        nodes=nodes,
+        subject=subject.value,
+        setup=setup.value,
+        privacy=privacy.value,
+        simulation=simulation,
+        data=data,
+        require_real=require_real,
+    )
+    folder = _work_folder(keep)
+    with _Telling(rounds, quiet=json) as teller:
+        result = run_demo(folder, options, teller)
+    (folder / _FINISHED).touch()
+    if json:
+        print_json(to_json(result))
+    else:
+        console().print(render(result))
+        console().print(next_steps(result), soft_wrap=True)
+    raise typer.Exit(result.report.exit_code)
+
+
+class _Telling:
+    """Shows the story on the terminal: a line per step, and a clock while it trains."""
+
+    def __init__(self, rounds: int, *, quiet: bool) -> None:
+        self._rounds = rounds
+        self._console = Console(highlight=False, quiet=quiet)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=quiet,
+        )
+        self._started = time.monotonic()
+        self._round = 0
+
+    def __enter__(self) -> Self:
+        self._console.rule("[bold]twopm demo[/]", align="left", style="cyan")
+        self._progress.start()
+        self._task = self._progress.add_task("setting up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def done(self, text: str) -> None:
+        """Print a line that stays."""
+        seconds = time.monotonic() - self._started
+        sign = "[red]✗[/]" if "FAILED" in text else "[green]✓[/]"
+        self._progress.console.print(f"[dim]{seconds:5.0f} s[/] {sign} {escape(text)}")
+
+    def training(self, round_: int, doing: str) -> None:
+        """Show where the run is; a round that has ended leaves a line."""
+        if round_ > self._round > 0:
+            self.done(f"round {self._round} of {self._rounds}")
+        self._round = round_
+        text = f"round {round_} of {self._rounds}: {doing}"
+        self._progress.update(self._task, description=text)
+
+
+def _work_folder(keep: Path | None) -> Path:
+    if keep is not None:
+        folder = keep.expanduser().absolute()
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty", hint="Choose another folder for --keep.")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+    parent = default_home() / "demo"
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for former in parent.iterdir():
+        # Only the latest demo is kept; one that still runs has not left its mark yet.
+        if (former / _FINISHED).exists():
+            shutil.rmtree(former)
+    return Path(tempfile.mkdtemp(prefix="run-", dir=parent))

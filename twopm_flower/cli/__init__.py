@@ -25,6 +25,8 @@ FAILED: Final = 1
 REAL_DATA_MISSING: Final = 3
 INTERRUPTED: Final = 130
 
+_COMPLETION: Final = ("install_completion", "show_completion")
+
 VERBS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("demo", "The whole story on this machine, from keys to a verified model."),
     "verify": ("verify", "Check a run or a bundle, step by step."),
@@ -68,6 +70,8 @@ def load_verb(name: str) -> click.Command:
         import_module(f"{__name__}.{VERBS[name][0]}").app
     )
     command.name = name
+    # Typer offers shell completion per application; a verb is not one.
+    command.params = [p for p in command.params if p.name not in _COMPLETION]
     return command
 
 

@@ -11,12 +11,15 @@ from rich.markup import escape
 from twopm_flower.cli.output import Json, print_json, say
 from twopm_flower.errors import ConfigError
 
+app = typer.Typer()
+
 TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "encrypted-app"
 _TEMPLATE_NAME = f'name = "{TEMPLATE.name}"'
 _APP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,31}")
 """What Flower takes as the name of an app and of its folder."""
 
 
+@app.command(epilog="Example: twopm new my-app")
 def new(
     folder: Annotated[Path, typer.Argument(help="Where the app goes; its last part is its name.")],
     json: Json = False,

@@ -1,5 +1,6 @@
 """``twopm task``: create, join, admit, start and confirm tasks."""
 
+import json as json_format
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,11 +94,14 @@ def create(  # noqa: PLR0917  # one parameter for each option
     connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
     invitation = coordinate.create_task(folder, connector, terms, initial)
     write_atomically(out, invitation.to_bytes())
+    settings_file = out.with_name("run-config.toml")
+    write_atomically(settings_file, _toml(terms.run_config).encode())
+    shown = {"invitation": str(out), "app": str(app_folder), "run_config": str(settings_file)}
     if json:
-        print_json({"task_id": invitation.task_id, "invitation": str(out)})
+        print_json({"task_id": invitation.task_id, **shown})
         return
     _show_terms(invitation.task_id, terms)
-    fields({"invitation": out})
+    fields(shown)
 
 
 @app.command(epilog="Example: twopm task join invitation.json --data student-mat.csv")
@@ -309,6 +313,13 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return {"true": True, "false": False}.get(text, text.strip("'\""))
+
+
+def _toml(config: dict[str, Any]) -> str:
+    return "".join(
+        f"{name} = {json_format.dumps(value, ensure_ascii=False)}\n"
+        for name, value in config.items()
+    )
 
 
 def _show_terms(task_id: str, terms: TaskTerms) -> None:

@@ -65,6 +65,7 @@ class RunSimulator(SimulatedTask):
         final=True,
         dealer=0,
         room=None,
+        max_samples=500,
         hooks=None,
     ):
         super().__init__(
@@ -73,6 +74,7 @@ class RunSimulator(SimulatedTask):
             trust_mode=trust_mode,
             dealer=dealer,
             room=room or nodes,
+            max_samples=max_samples,
         )
         self.rng = np.random.default_rng(7)
         self.hooks = hooks or {}

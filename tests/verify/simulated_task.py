@@ -44,7 +44,7 @@ ARRAYS = (ArrayTerm(name="weight", shape=(1, 3)), ArrayTerm(name="bias", shape=(
 class SimulatedTask:
     """A task whose roster is frozen, before its first round."""
 
-    def __init__(self, *, nodes, planned, trust_mode, dealer, room):
+    def __init__(self, *, nodes, planned, trust_mode, dealer, room, max_samples):
         self.dealer = dealer
         self.nodes = [
             SimulatedNode(
@@ -74,7 +74,7 @@ class SimulatedTask:
             rounds=planned,
             min_contributors=3,
             quorum=2,
-            max_samples=500,
+            max_samples=max_samples,
             clip=1.0,
             parameters=self.parameters.to_dict(),
             parameters_id=self.parameters.identifier,

@@ -10,6 +10,7 @@ from run_simulator import RunSimulator, simulate
 from twopm_flower.errors import ChainUnavailable, RecordError, WrongChain
 from twopm_flower.privacy.ciphertext import Ciphertext, add
 from twopm_flower.privacy.residues import MODULUS
+from twopm_flower.records.manifest import updates_root
 from twopm_flower.records.statements import KeyDeal, ModelStatement, sign
 from twopm_flower.verify import STEPS, load_bundle, verify_bundle
 
@@ -272,6 +273,12 @@ def test_a_member_that_did_not_sign_for_itself_fails():
     assert outcome(simulation, roster=forged)[0] == 3
 
 
+def test_a_member_with_more_samples_than_allowed_fails():
+    number, detail = outcome(simulate(max_samples=60))
+    assert number == 3
+    assert "the terms allow 1 to 60" in detail
+
+
 def test_a_key_dealt_by_another_than_the_first_member_fails():
     number, detail = outcome(simulate(dealer=1))
     assert number == 3
@@ -438,14 +445,31 @@ def test_training_on_from_a_model_that_nobody_opened_fails():
     assert "base_model" in detail
 
 
-def test_a_superseded_attempt_after_the_valid_one_fails():
+def with_superseded(simulation, **changes):
+    """Return the rounds with the superseded manifest changed, and its root made to fit."""
+    attempt = simulation.bundle.rounds[1].superseded[0]
+    manifest = attempt.manifest.model_copy(update=changes)
+    root = updates_root(manifest.task_id, manifest.round, manifest.attempt, manifest.survivors)
+    manifest = manifest.model_copy(update={"updates_root": root})
+    changed = attempt.model_copy(update={"manifest": manifest})
+    return with_round(simulation.bundle, 2, superseded=(changed,))
+
+
+@pytest.mark.parametrize("attempt", [2, 3])
+def test_a_superseded_attempt_that_is_not_before_the_valid_one_fails(attempt):
     simulation = simulate()
-    second = simulation.bundle.rounds[1]
-    swapped = second.superseded[0].model_copy(
-        update={"manifest": second.superseded[0].manifest.model_copy(update={"attempt": 3})}
-    )
-    rounds = with_round(simulation.bundle, 2, superseded=(swapped,))
-    assert outcome(simulation, rounds=rounds)[0] in (5, 6)
+    number, detail = outcome(simulation, rounds=with_superseded(simulation, attempt=attempt))
+    assert number == 6
+    assert "not in order" in detail
+
+
+def test_a_superseded_attempt_of_another_round_fails():
+    simulation = simulate()
+    config = simulation.bundle.rounds[2].manifest.config_digest
+    rounds = with_superseded(simulation, round=3, config_digest=config)
+    number, detail = outcome(simulation, rounds=rounds)
+    assert number == 6
+    assert "its place is 2" in detail
 
 
 # --- 7 to 9: sums -------------------------------------------------------------------------

@@ -6,8 +6,10 @@ running however this process ends. Flower is used by its own commands only.
 """
 
 import json
+import shutil
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -104,6 +106,7 @@ class Deployment:
         self._task = {} if task is None else {"TWOPM_TASK": task}
         self._data = {} if data is None else {"TWOPM_DATA_DIR": str(data.absolute())}
         self._simulated_nodes = simulated_nodes
+        self._ray: dict[str, str] = {}
         self.nodes: dict[str, SuperNode] = {}
         self.port = 0
         self._processes: list[KeptProcess] = []
@@ -116,6 +119,9 @@ class Deployment:
 
     def start(self) -> Self:
         """Start the SuperLink and wait until it answers."""
+        if self._simulated_nodes is not None:
+            # The engine's sockets need a short path, and its default is shared and never emptied.
+            self._ray = {"RAY_TMPDIR": tempfile.mkdtemp(prefix="twopm-")}
         for name in ("database", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         self.superlink = self._launch_superlink()
@@ -210,6 +216,8 @@ class Deployment:
             process.stop()
         self._processes.clear()
         self._flwr.processes.clear()
+        if self._ray:
+            shutil.rmtree(self._ray.pop("RAY_TMPDIR"), ignore_errors=True)
 
     def __enter__(self) -> Self:
         try:
@@ -296,6 +304,7 @@ class Deployment:
                 ],
                 home=self.coordinator_home,
                 **self._task,
+                **self._ray,
             )
             if self._until(process, lambda _: self._answers()):
                 return process

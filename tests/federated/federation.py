@@ -40,6 +40,7 @@ from twopm_flower.records.terms import TaskTerms, data_commitment
 from twopm_flower.signer.keystore import create_key_file
 
 MAX_NODES = 5
+NOBODY = "http://127.0.0.1:9"
 METRICS = {"correct": "int", "loss": "float", "num-examples": "int"}
 Order = TrainOrder | EvaluateOrder | CloseOrder
 Deliver = Callable[[Message], Message | None]
@@ -122,6 +123,11 @@ class Node:
     def configure(self, **node_settings: Any) -> None:
         chain = load_settings(self.home.path).require_chain().model_dump(exclude_none=True)
         write_config(self.home.path, chain, node=node_settings)
+
+    def lose_the_chain(self) -> None:
+        """Point the node at an endpoint where nobody answers."""
+        chain = load_settings(self.home.path).require_chain().model_dump(exclude_none=True)
+        write_config(self.home.path, {**chain, "rpc_url": NOBODY, "timeout_s": 0.5})
 
 
 @dataclass

@@ -71,12 +71,19 @@ class Progress(Record):
         Raises
         ------
         ProtocolViolation
-            The round was opened, or another manifest was signed for the same attempt: two
-            different sums over almost the same updates would give one away by subtraction.
+            The round was opened, a later attempt was signed for, or another manifest for the
+            same attempt: two different sums over almost the same updates would give one away
+            by subtraction.
         """
         if round_ <= self.opened_round:
             raise ProtocolViolation(
                 f"round {round_} was opened already; fingerprints for another sum are refused"
+            )
+        later = max((a for r, a in self._signed_attempts() if r == round_), default=attempt)
+        if attempt < later:
+            raise ProtocolViolation(
+                f"attempt {attempt} of round {round_} was superseded by attempt {later}, "
+                "which this node signed for"
             )
         key = f"{round_}/{attempt}"
         known = self.fingerprinted.get(key, manifest_digest)
@@ -86,3 +93,7 @@ class Progress(Record):
                 f"{known} and {manifest_digest}"
             )
         return self.changed(fingerprinted={**self.fingerprinted, key: manifest_digest})
+
+    def _signed_attempts(self) -> list[tuple[int, int]]:
+        pairs = (key.split("/") for key in self.fingerprinted)
+        return [(int(round_), int(attempt)) for round_, attempt in pairs]

@@ -1,0 +1,191 @@
+"""A malicious server shows nodes different things: those who are lied to go no further."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from lies import assert_stopped, assert_unharmed, on_evaluate, on_train, run_into_refusal
+
+from twopm_flower.federated import wire
+from twopm_flower.federated.exchange import EvaluateOrder
+
+
+def one_is_lied_to(federation, victim, because, *, opened=0):
+    """Run to the end with the other three and check who noticed."""
+    federation.run()
+    for node in federation.nodes:
+        if node.index == victim:
+            assert_stopped(node, because, opened=opened)
+        else:
+            assert_unharmed(node, opened=federation.terms.rounds)
+
+
+def other_model(initial):
+    return {**initial, "bias": initial["bias"] + np.float32(1)}
+
+
+def test_another_initial_model_is_refused(federate):
+    federation = federate()
+    federation.make_grid().orders.append(on_train(1, victim=1, initial=other_model))
+    one_is_lied_to(federation, 1, "the initial model has digest")
+
+
+def test_an_initial_model_of_another_shape_is_refused(federate):
+    federation = federate()
+    lie = on_train(1, victim=1, initial={"weight": np.zeros((2, 2), np.float32)})
+    federation.make_grid().orders.append(lie)
+    one_is_lied_to(federation, 1, "the model's arrays are")
+
+
+def test_no_initial_model_is_no_way_round_the_check(federate):
+    federation = federate()
+    federation.make_grid().orders.append(on_train(1, victim=1, initial={}))
+    one_is_lied_to(federation, 1, "the model's arrays are")
+
+
+def test_another_base_model_in_a_later_round_is_refused_by_all(federate, monkeypatch):
+    # The base of a round follows from its opening, so a server that wants another base has
+    # to show another opening; with one aggregate for all, only the wrong one is refused.
+    federation = federate()
+
+    def stale(openings):
+        return ()
+
+    federation.make_grid().orders.append(on_train(2, victim=1, openings=stale))
+    federation.run()
+    victim = federation.nodes[1]
+    assert victim.progress.halted is None
+    assert "1/1" in victim.progress.fingerprinted
+    survivors = federation.bundle().rounds[1].manifest.nodes
+    assert victim.address not in survivors
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"lr": 99.0},
+        {"lr": 0.25, "steps": 3, "server-round": 1, "extra": 1},
+        {"lr": 0.25, "steps": 4, "server-round": 1},
+        {"lr": 0.25, "steps": 3, "server-round": 2},
+    ],
+    ids=["other", "more", "changed", "wrong round"],
+)
+def test_another_training_configuration_is_refused(federate, config):
+    federation = federate()
+    federation.make_grid().orders.append(on_train(1, victim=2, config=config))
+    one_is_lied_to(federation, 2, "the server sent the configuration")
+
+
+def test_another_evaluation_configuration_is_refused(federate):
+    federation = federate()
+    lie = on_evaluate(1, victim=2, config={"threshold": 0.1, "server-round": 1})
+    federation.make_grid().orders.append(lie)
+    one_is_lied_to(federation, 2, "the server sent the configuration")
+
+
+def test_another_run_configuration_is_refused(federate):
+    federation = federate()
+    grid = federation.make_grid()
+    context = next(c for c in grid.contexts.values() if c.node_config["partition-id"] == 3)
+    context.run_config = {**context.run_config, "seed": 8}
+    one_is_lied_to(federation, 3, "the run configuration is")
+
+
+def test_another_app_bundle_is_refused(federate, tmp_path, monkeypatch):
+    federation = federate()
+    app = tmp_path / "apps" / "twopm.evil.1.0"
+    app.mkdir(parents=True)
+    (app / "pyproject.toml").write_text('[tool.flwr.app]\npublisher = "somebody"\n')
+
+    def unpacked_elsewhere(deliver, message, index):
+        if index != 1:
+            return deliver(message)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "path", [str(app), *sys.path])
+            return deliver(message)
+
+    federation.make_grid().messages.append(unpacked_elsewhere)
+    one_is_lied_to(federation, 1, "somebody submitted another app")
+
+
+def show_two_manifests(federation, victim):
+    """Show one node another manifest first and the real one of the same attempt after it."""
+
+    def show_both(deliver, message, index):
+        order = wire.parse_order(message.content)
+        if index == victim and isinstance(order, EvaluateOrder):
+            forged = order.manifest.model_copy(update={"aggregate_digest": "0x" + "11" * 32})
+            real = message.content
+            message.content = wire.order_content(
+                replace(order, manifest=forged), arrays_key="arrays", config_key="config"
+            )
+            deliver(message)
+            message.content = real
+        return deliver(message)
+
+    federation.make_grid().messages.append(show_both)
+
+
+def test_two_manifests_for_one_attempt_are_refused_without_any_chain(federate):
+    federation = federate()
+    show_two_manifests(federation, victim=1)
+    federation.nodes[1].lose_the_chain()
+    one_is_lied_to(federation, 1, "the server sent two manifests for round 1, attempt 1")
+
+
+def test_a_node_that_stopped_stays_stopped_and_says_why(federate):
+    federation = federate()
+    grid = federation.make_grid()
+    grid.orders.append(on_train(1, victim=2, config={"lr": 99.0}))
+    federation.run()
+    answers = [reply for index, reply in grid.replied if index == 2]
+    assert len(answers) > 2
+    assert all(reply.has_error() for reply in answers)
+    assert "the server sent the configuration" in answers[-1].error.reason
+    assert "twopm node resume" in answers[-1].error.reason
+
+
+def test_when_everybody_is_lied_to_the_run_ends(federate):
+    federation = federate()
+    federation.make_grid().orders.append(on_train(1, config={"lr": 99.0}))
+    error = run_into_refusal(federation)
+    assert "0 valid updates, 3 are needed" in str(error)
+    for node in federation.nodes:
+        assert_stopped(node, "the server sent the configuration")
+
+
+@pytest.mark.parametrize("kind", ["enrol", "join", "deal", "accept"])
+def test_a_deployed_node_is_not_enrolled_by_messages(federate, kind):
+    federation = federate()
+    grid = federation.make_grid()
+    node = federation.nodes[0]
+    before = {p: p.read_bytes() for p in node.home.path.rglob("*") if p.is_file()}
+    content = RecordDict()
+    content[wire.TWOPM] = ConfigRecord({"kind": kind, "task": federation.task_id})
+    message = Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
+    message.metadata.__dict__["_message_id"] = "1"
+    reply = super(type(grid), grid).deliver(message)
+    assert "a deployed node joins through its operator only" in reply.error.reason
+    assert {p: p.read_bytes() for p in node.home.path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("task", ["../../etc", "0x" + "AB" * 32, "", "0x" + "0" * 63])
+def test_a_task_id_that_is_none_never_names_a_folder(federate, task):
+    federation = federate()
+    grid = federation.make_grid()
+    grid.orders.append(on_train(1, task_id=task))
+    run_into_refusal(federation)
+    for _, reply in grid.replied:
+        assert "is not a task id" in reply.error.reason
+
+
+def test_a_task_that_a_node_has_not_joined_is_refused(federate):
+    federation = federate()
+    grid = federation.make_grid()
+    grid.orders.append(on_train(1, task_id="0x" + "ab" * 32))
+    run_into_refusal(federation)
+    for _, reply in grid.replied:
+        assert "which this node has not joined" in reply.error.reason
+        assert "twopm task join" in reply.error.reason

@@ -5,7 +5,8 @@ is made consistently; or it changes the finished bundle or chain. Hooks are func
 the honest value to the one that is used:
 
 update(round, node, fields), manifest(round, attempt, fields), aggregate(round, ciphertexts),
-fingerprints(round, node, values), model(round, node, fields), counts(model_round, node, values)
+fingerprints(node, challenges, values), model(round, node, fields), sums(round, sums),
+counts(model_round, node, values)
 """
 
 import base64
@@ -230,8 +231,9 @@ class RunSimulator(SimulatedTask):
         signed = []
         for node in self._in(manifest):
             residues = ciphertexts[node.address].residues()
-            values = tuple(fingerprint(residues, rho) for rho in challenges(manifest.digest))
-            values = self._said("fingerprints", values, manifest.round, node.address)
+            points = challenges(manifest.digest)
+            values = tuple(fingerprint(residues, rho) for rho in points)
+            values = self._said("fingerprints", values, node.address, points)
             statement = FingerprintStatement(
                 task_id=self.task_id,
                 round=manifest.round,

@@ -1,5 +1,6 @@
 """One lie at a time, told consistently: the checklist names the step that it breaks."""
 
+import base64
 from dataclasses import replace
 
 import numpy as np
@@ -518,7 +519,7 @@ def test_a_sum_that_is_not_the_sum_of_the_listed_updates_fails(lie, trust_mode):
 
 
 def test_a_false_fingerprint_fails():
-    def lie(number, node, values):
+    def lie(node, points, values):
         return ((values[0] + 1) % MODULUS, *values[1:])
 
     assert outcome(simulate(hooks={"fingerprints": lie}))[0] == 8
@@ -526,7 +527,7 @@ def test_a_false_fingerprint_fails():
 
 @pytest.mark.parametrize("values", [(), (0, 0), (MODULUS, 0, 0)])
 def test_fingerprints_of_another_number_or_range_fail(values):
-    simulation = simulate(hooks={"fingerprints": lambda number, node, honest: values})
+    simulation = simulate(hooks={"fingerprints": lambda node, points, honest: values})
     assert outcome(simulation)[0] == 8
 
 
@@ -540,7 +541,7 @@ def test_fingerprints_of_fewer_than_all_survivors_fail():
 def test_fingerprints_cannot_outvote_the_ciphertexts_themselves():
     """Two nodes shift their fingerprints against each other; only the lie about a sum shows."""
 
-    def shift(number, node, values):
+    def shift(node, points, values):
         offset = {addresses[0]: 1, addresses[1]: MODULUS - 1}.get(node, 0)
         return tuple((value + offset) % MODULUS for value in values)
 
@@ -548,6 +549,41 @@ def test_fingerprints_cannot_outvote_the_ciphertexts_themselves():
     addresses = [node.address for node in simulator.nodes]
     simulation = simulator.build()
     assert verify_bundle(simulation.bundle, chain=simulation.chain).exit_code == 0
+
+
+def test_a_node_that_vouches_for_a_shifted_sum_is_convicted_by_its_ciphertext():
+    def vouch(node, points, values):
+        if node != liar:
+            return values
+        return tuple((v + plus_one(rho)) % MODULUS for v, rho in zip(values, points, strict=True))
+
+    def plus_one(rho):
+        return sum(pow(rho, j + 1, MODULUS) for j in range(coefficients))
+
+    hooks = {"aggregate": shifted, "fingerprints": vouch}
+    simulator = RunSimulator(hooks=hooks)
+    liar = simulator.nodes[1].address
+    coefficients = simulator.parameters.coefficients(simulator.layout.size)
+    number, detail = outcome(simulator.build())
+    assert number == 9
+    assert "do not add up" in detail
+
+
+def test_ciphertexts_that_were_shifted_against_each_other_fail():
+    simulation = simulate()
+    (first, a), (second, b), *others = simulation.bundle.ciphertexts.items()
+    ciphertexts = dict([(first, moved(a, 1)), (second, moved(b, -1)), *others])
+    number, detail = outcome(simulation, ciphertexts=ciphertexts)
+    assert number == 9
+    assert "digest" in detail
+
+
+def moved(frame, step):
+    """Add a number to the first residue of an expanded frame."""
+    data = bytearray(base64.b64decode(frame))
+    residue = int.from_bytes(data[184:191], "little") + step
+    data[184:191] = residue.to_bytes(7, "little")
+    return base64.b64encode(data).decode()
 
 
 def test_swapped_ciphertexts_fail():

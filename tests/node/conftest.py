@@ -1,5 +1,6 @@
 """A chain in this process, and homes on it, for the tests of provisioning."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ class Federation:
     coordinator: Path
     homes: list[Path]
     data: Path
+    prepared: "Prepared"
 
     def create(self, settings: TaskSettings | None = None, **run_config: Any) -> Invitation:
         terms, initial = build_student_terms(
@@ -80,8 +82,8 @@ class Federation:
             self.join(invitation, index)
         return start_task(self.coordinator, self.chain.connector, invitation.task_id)
 
-    def ready(self, settings: TaskSettings | None = None, **run_config: Any) -> Invitation:
-        invitation = self.create(settings, **run_config)
+    def prepare(self, **run_config: Any) -> Invitation:
+        invitation = self.create(**run_config)
         roster = self.start(invitation)
         for home in self.homes:
             confirm_task(home, invitation.task_id, roster, reader=self.chain.reader)
@@ -91,21 +93,55 @@ class Federation:
                 accept_key(home, dealt)
         return invitation
 
+    def ready(self) -> Invitation:
+        """Put the homes into the state before the first round; the steps are taken once."""
+        for home in (self.coordinator, *self.homes):
+            shutil.rmtree(home)
+            shutil.copytree(self.prepared.folder / home.name, home)
+        return self.prepared.invitation
+
+
+@dataclass
+class Prepared:
+    """Homes and a task that tests copy, because making them takes seconds."""
+
+    folder: Path
+    invitation: Invitation | None = None
+
+
+def set_up(folder: Path, chain: Chain, nodes: int) -> None:
+    configure_home(folder / "coordinator", chain.settings, coordinator_key=chain.key)
+    names = [f"node-{index}" for index in range(nodes)]
+    cards = {name: init_node(folder / name, name=name, chain=chain.settings) for name in names}
+    for name in names:
+        for other in set(names) - {name}:
+            trust(folder / name, cards[other])
+
+
+@pytest.fixture(scope="session")
+def prepared(
+    chain: Chain, students_csv: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Prepared:
+    folder = tmp_path_factory.mktemp("prepared")
+    set_up(folder, chain, 3)
+    stage = Prepared(folder)
+    homes = [folder / f"node-{index}" for index in range(3)]
+    federation = Federation(chain, folder / "coordinator", homes, students_csv, stage)
+    shutil.copytree(folder, folder.with_name("fresh"))
+    stage.invitation = federation.prepare()
+    return stage
+
 
 @pytest.fixture
-def federate(chain: Chain, students_csv: Path, tmp_path: Path) -> Callable[[int], Federation]:
+def federate(
+    chain: Chain, students_csv: Path, tmp_path: Path, prepared: Prepared
+) -> Callable[[int], Federation]:
     def make(nodes: int = 3) -> Federation:
-        coordinator = tmp_path / "coordinator"
-        configure_home(coordinator, chain.settings, coordinator_key=chain.key)
+        if nodes == 3:
+            shutil.copytree(prepared.folder.with_name("fresh"), tmp_path, dirs_exist_ok=True)
+        else:
+            set_up(tmp_path, chain, nodes)
         homes = [tmp_path / f"node-{index}" for index in range(nodes)]
-        cards = [
-            init_node(home, name=f"node-{index}", chain=chain.settings)
-            for index, home in enumerate(homes)
-        ]
-        for index, home in enumerate(homes):
-            for peer, card in enumerate(cards):
-                if peer != index:
-                    trust(home, card)
-        return Federation(chain, coordinator, homes, students_csv)
+        return Federation(chain, tmp_path / "coordinator", homes, students_csv, prepared)
 
     return make

@@ -407,7 +407,7 @@ def test_an_interrupted_deal_says_how_to_go_on(federate):
 
 def test_a_plaintext_task_has_no_key(federate):
     federation = federate(3)
-    invitation = federation.ready(trust_mode="plaintext")
+    invitation = federation.prepare(trust_mode="plaintext")
     with pytest.raises(KeyCeremonyError, match="no key"):
         deal_key(federation.homes[0], invitation.task_id)
 

@@ -118,10 +118,16 @@ def updates(bundle: RunBundle) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def plot_rounds(bundle: RunBundle) -> "Figure":
+def plot_rounds(bundle: RunBundle, *, data_label: str = "") -> "Figure":
     """Return a figure of accuracy and loss on held-out rows after each round.
 
     Says SYNTHETIC where the rows are made up, and PLAINTEXT where nothing was encrypted.
+
+    Parameters
+    ----------
+    bundle : RunBundle
+    data_label : str
+        What the data are called, where the reader knows more than the task's terms say.
 
     Raises
     ------
@@ -161,7 +167,7 @@ def plot_rounds(bundle: RunBundle) -> "Figure":
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     left.set_title("Accuracy on held-out rows", loc="left", fontsize=10)
     right.set_title("Loss on held-out rows (nats)", loc="left", fontsize=10)
-    figure.suptitle(_caption(bundle), fontsize=11, x=0.01, ha="left", color=_MUTED)
+    figure.suptitle(_caption(bundle, data_label), fontsize=11, x=0.01, ha="left", color=_MUTED)
     return figure
 
 
@@ -210,9 +216,11 @@ def _evaluation(
     }
 
 
-def _caption(bundle: RunBundle) -> str:
+def _caption(bundle: RunBundle, data_label: str) -> str:
     words = [bundle.terms.title.replace("SYNTHETIC ", "")]
-    if is_synthetic(bundle.terms):
+    if data_label:
+        words.append(data_label.replace("SYNTHETIC ", ""))
+    if is_synthetic(bundle.terms) or "SYNTHETIC" in data_label:
         words.insert(0, "SYNTHETIC DATA")
     if bundle.terms.trust_mode == "plaintext":
         words.append("PLAINTEXT")

@@ -85,13 +85,15 @@ def test_help_comes_at_once_and_loads_nothing_heavy():
         assert verb in done.stdout
 
 
-def test_wrong_usage_is_status_2(twopm):
+def test_wrong_usage_is_status_2(twopm, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert twopm("nonsense").status == 2
     assert twopm("node", "nonsense").status == 2
     assert twopm("task", "create", "--rounds", "many").status == 2
-    outcome = twopm("task", "create", "--run-config", "nonsense")
+    outcome = twopm("task", "create", "--run-config", "nonsense", "--home", finished.coordinator)
     assert outcome.status == 2
     assert "NAME=VALUE" in outcome.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_is_one_line_with_what_to_do_next(twopm, tmp_path):

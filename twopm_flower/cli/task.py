@@ -72,8 +72,7 @@ def create(  # noqa: PLR0917  # one parameter for each option
 ) -> None:
     """Put the terms of a task on chain and write the invitation for the nodes."""
     folder = home_of(home)
-    if not (app_folder / "pyproject.toml").exists():
-        write_app_folder(app_folder)
+    coordinator_signer(folder)
     named = {
         "subject": subject,
         "setup": setup,
@@ -84,13 +83,15 @@ def create(  # noqa: PLR0917  # one parameter for each option
         "min-contributors": min_contributors,
     }
     changes = {name: value for name, value in named.items() if value is not None}
+    changes = {**_assignments(run_config or []), **changes}
+    if not (app_folder / "pyproject.toml").exists():
+        write_app_folder(app_folder)
     terms, initial = build_student_terms(
-        read_run_config(app_folder, {**_assignments(run_config or []), **changes}),
+        read_run_config(app_folder, changes),
         TaskSettings(title, quorum, max_nodes, max_samples, synthetic),
         app_bundle=submitted_app_digest(app_folder),
     )
     settings = load_settings(folder)
-    coordinator_signer(folder)
     connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
     invitation = coordinate.create_task(folder, connector, terms, initial)
     write_atomically(out, invitation.to_bytes())

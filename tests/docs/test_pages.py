@@ -1,0 +1,75 @@
+import re
+import subprocess
+import sys
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from markdown_pages import PAGES, REPOSITORY, ROOT, anchors, fences, links
+
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+PICTURES = sorted((ROOT / "docs" / "pictures").glob("*.svg"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in links(page):
+        target, _, anchor = link.partition("#")
+        if target.startswith(f"{REPOSITORY}/blob/main/"):
+            file = ROOT / target.removeprefix(f"{REPOSITORY}/blob/main/")
+        elif "://" in target or target.startswith("mailto:"):
+            continue
+        else:
+            file = (page.parent / target).resolve() if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_file_of_the_package_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`((?:twopm_flower|tests|contracts|docs)/[\w./-]+)`", page.read_text()))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_what_the_security_page_computes_is_what_it_prints() -> None:
+    blocks = fences(ROOT / "SECURITY.md")
+    computed = [(code, shown) for code, shown in pairwise(blocks) if code.language == "python"]
+    assert len(computed) == 2
+    for code, shown in computed:
+        answer = subprocess.run(
+            [sys.executable, "-c", code.text], capture_output=True, text=True, check=True
+        )
+        assert answer.stdout == shown.text
+
+
+def test_the_architecture_page_has_every_package_and_the_import_rules_of_the_linter() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    package = ROOT / "twopm_flower"
+    modules = {
+        path.stem
+        for path in package.iterdir()
+        if not path.name.startswith("_") and (path.suffix == ".py" or path.is_dir())
+    }
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == modules
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(c for c in settings["contracts"] if c["type"] == "layers")["layers"]
+    existing = [[name for name in re.findall(r"\w+", layer) if name in modules] for layer in layers]
+    (shown,) = [f.text for f in fences(ROOT / "docs" / "architecture.md") if f.text.count(":") > 2]
+    assert [re.findall(r"\w+", line) for line in shown.splitlines()] == [
+        names for names in existing if names
+    ]
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
+def test_a_picture_describes_itself_and_follows_dark_mode(picture: Path) -> None:
+    svg = ElementTree.parse(picture).getroot()
+    space = {"svg": "http://www.w3.org/2000/svg"}
+    labelled = svg.attrib["aria-labelledby"].split()
+    described = [svg.find(f"svg:{tag}", space) for tag in ("title", "desc")]
+    assert all(e is not None and e.attrib["id"] in labelled and e.text for e in described)
+    assert "prefers-color-scheme: dark" in picture.read_text()
+    assert "http" not in picture.read_text().replace("http://www.w3.org/2000/svg", "")

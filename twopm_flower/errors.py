@@ -9,7 +9,8 @@ Each says what was wrong, with which value, and what to do next::
     ├── RecordError              bytes that claim to be one of our records are not
     │   └── SignatureError       a signature is not canonical or not the claimed node's
     ├── PrivacyError             encryption, decryption or keys
-    │   ├── FrameError           an encrypted update is malformed or bound to something else
+    │   ├── FrameError           an encrypted update is malformed
+    │   │   └── BindingError         it is well formed and bound to something else
     │   ├── HeadroomError        a value would not fit the encrypted sum
     │   ├── LayoutError          arrays or metrics are not the agreed ones
     │   └── KeyCeremonyError     a key cannot be dealt, sealed or opened
@@ -73,6 +74,10 @@ class PrivacyError(TwopmError):
 
 class FrameError(PrivacyError):
     """An encrypted update is malformed, or bound to another context."""
+
+
+class BindingError(FrameError):
+    """An encrypted update is well formed, and bound to another task, round, node or key."""
 
 
 class HeadroomError(PrivacyError):

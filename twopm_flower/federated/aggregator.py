@@ -6,7 +6,7 @@ The aggregator holds no key and cannot read what it adds.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from twopm_flower.errors import FrameError, RecordError, SignatureError
+from twopm_flower.errors import BindingError, FrameError, RecordError, SignatureError
 from twopm_flower.federated.exchange import TrainReply
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.privacy.ciphertext import Ciphertext, add
@@ -119,6 +119,7 @@ class RoundAggregator:
         self._asked = asked
         self._barred = barred
         self._accepted: dict[str, AcceptedUpdate] = {}
+        self._refused: list[tuple[int, RefusedReplyError]] = []
         self._excluded: dict[str, Exclusion] = {
             node: Exclusion(node=node, reason="binding", detail=detail)
             for node, detail in barred.items()
@@ -142,16 +143,14 @@ class RoundAggregator:
         try:
             seeded = parse_update(reply.frame, context, task.parameters, task.layout)
         except FrameError as error:
-            raise RefusedReplyError("malformed", str(error), claimed) from error
+            reason: ExclusionReason = "binding" if isinstance(error, BindingError) else "malformed"
+            raise RefusedReplyError(reason, str(error), claimed) from error
         try:
             statement = reply.update.check(task.domain)
         except SignatureError as error:
             raise RefusedReplyError("signature", str(error), claimed) from error
         if claimed not in task.roster.nodes:
             raise RefusedReplyError("binding", f"{claimed} is not a member of the task")
-        self._pins.pin(flower_node, claimed)
-        if claimed in self._accepted:
-            raise RefusedReplyError("binding", f"{claimed} sent a second update", claimed)
         if claimed in self._barred:
             raise RefusedReplyError("binding", self._barred[claimed], claimed)
         self._check_binding(statement)
@@ -163,14 +162,16 @@ class RoundAggregator:
                 f"the update has digest {digest}, the node signed {statement.update_digest}",
                 claimed,
             )
+        # Last of all: statements of earlier rounds and tasks are public, and whoever replays
+        # one must not take its signer's place.
+        self._pins.pin(flower_node, claimed)
+        if claimed in self._accepted:
+            raise RefusedReplyError("binding", f"{claimed} sent a second update", claimed)
         self._accepted[claimed] = AcceptedUpdate(reply.update, ciphertext, len(reply.frame))
 
-    def exclude(self, node: str, reason: ExclusionReason, detail: str) -> None:
-        """List a member as left out; the first reason given stays."""
-        if node in self._task.roster.nodes and node not in self._accepted:
-            self._excluded.setdefault(
-                node, Exclusion(node=node, reason=reason, detail=detail[:300])
-            )
+    def refuse(self, flower_node: int, refusal: RefusedReplyError) -> None:
+        """Remember a reply that is left out; `finish` lists its sender."""
+        self._refused.append((flower_node, refusal))
 
     def finish(self) -> Aggregate:
         """Add the accepted updates and commit to the sum.
@@ -183,12 +184,8 @@ class RoundAggregator:
         if not self._accepted:
             raise RecordError(f"round {self._setting.round}: no valid update to add")
         task, setting = self._task, self._setting
-        asked = {self._pins.address_of.get(flower_node) for flower_node in self._asked}
-        for node in task.roster.nodes:
-            if node in asked:
-                self.exclude(node, "late", "no reply within the time-out")
-            else:
-                self.exclude(node, "unavailable", "not connected, or not sampled")
+        self._list_refused()
+        self._list_silent()
         updates = tuple(self._accepted[node] for node in sorted(self._accepted, key=str.lower))
         context = task.aggregate_frame(setting.round, setting.attempt)
         total = add([update.ciphertext for update in updates], max_nodes=task.parameters.max_nodes)
@@ -226,6 +223,44 @@ class RoundAggregator:
             updates=updates,
             frame=encode_aggregate(context, total, task.parameters.backend),
         )
+
+    def _list_refused(self) -> None:
+        # What an unchecked reply claims counts less than what its sender showed before, and
+        # nothing where the claimed member has answered through another Flower node.
+        known = self._pins.address_of
+        unknown: list[RefusedReplyError] = []
+        for flower_node, refusal in self._refused:
+            node = known.get(flower_node, refusal.node)
+            member = node is not None and node in self._task.roster.nodes
+            if node is None or not member or (flower_node not in known and node in self._accepted):
+                unknown.append(refusal)
+            else:
+                self._exclude(node, refusal.reason, refusal.detail)
+        # A Flower node shows its address with its first valid update. Where as many unknown
+        # Flower nodes failed as members are unaccounted for, those failures are theirs.
+        seen = {*known.values(), *self._accepted, *self._excluded}
+        members = [node for node in self._task.roster.nodes if node not in seen]
+        if not members or len(unknown) < len(members):
+            return
+        reasons = {refusal.reason for refusal in unknown}
+        reason: ExclusionReason = reasons.pop() if len(reasons) == 1 else "error"
+        for node in members:
+            self._exclude(node, reason, "; ".join(refusal.detail for refusal in unknown))
+
+    def _list_silent(self) -> None:
+        asked = {self._pins.address_of.get(flower_node) for flower_node in self._asked}
+        for node in self._task.roster.nodes:
+            if node in asked:
+                self._exclude(node, "late", "no reply within the time-out")
+            else:
+                self._exclude(node, "unavailable", "not connected, or not sampled")
+
+    def _exclude(self, node: str, reason: ExclusionReason, detail: str) -> None:
+        # The first reason given stays.
+        if node not in self._accepted:
+            self._excluded.setdefault(
+                node, Exclusion(node=node, reason=reason, detail=detail[:300])
+            )
 
     def _check_binding(self, statement: UpdateStatement) -> None:
         task, setting = self._task, self._setting

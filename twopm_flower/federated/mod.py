@@ -35,6 +35,8 @@ from twopm_flower.federated.home import NodeHome
 from twopm_flower.federated.session import NodeSession
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.records.digest import ZERO_DIGEST
+from twopm_flower.records.manifest import RoundManifest
+from twopm_flower.records.statements import EvaluationStatement, Signed
 
 log = logging.getLogger(__name__)
 
@@ -175,13 +177,32 @@ def _step(
             )
         case EvaluateOrder():
             model, signed = session.guarded(lambda: session.begin_evaluate(order))
-            metrics = wire.reported_metrics(run_app(model))
-            evaluation = session.finish_evaluate(order.manifest, metrics)
+            evaluation = _evaluation(session, order.manifest, model, run_app, closing=False)
             return EvaluateReply(fingerprint=signed, evaluation=evaluation)
         case CloseOrder():
             model, reports = session.guarded(lambda: session.begin_close(order))
-            metrics = wire.reported_metrics(run_app(model))
-            return session.finish_close(order, metrics, reports)
+            manifest = order.openings[-1].manifest
+            evaluation = _evaluation(session, manifest, model, run_app, closing=True)
+            return EvaluateReply(fingerprint=None, evaluation=evaluation, reports=reports)
+
+
+def _evaluation(
+    session: NodeSession,
+    manifest: RoundManifest,
+    model: FloatArrays,
+    run_app: Callable[[FloatArrays], RecordDict],
+    *,
+    closing: bool,
+) -> Signed[EvaluationStatement] | None:
+    # The round needs this node's signatures; a failing evaluation costs its metrics only.
+    try:
+        metrics = wire.reported_metrics(run_app(model))
+        return session.finish_evaluate(manifest, metrics, closing=closing)
+    except _AppFailedError as error:
+        log.warning("no evaluation is sent: the app failed (%s)", error)
+    except TwopmError as error:
+        log.warning("no evaluation is sent: %s", error)
+    return None
 
 
 def _open_session(home: NodeHome, task_id: str, run_config: dict[str, Any]) -> NodeSession:

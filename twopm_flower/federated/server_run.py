@@ -192,15 +192,17 @@ class ServerRun:
         )
         accepted = []
         for reply in replies:
-            if not isinstance(reply.value, TrainReply):
-                self._exclude(aggregator, reply)
-                continue
             try:
-                aggregator.receive(reply.flower_node, reply.value)
+                aggregator.receive(reply.flower_node, _update_in(reply))
             except RefusedReplyError as refusal:
-                log.warning("round %d: left out (%s): %s", round_, refusal.reason, refusal.detail)
-                if refusal.node is not None:
-                    aggregator.exclude(refusal.node, refusal.reason, refusal.detail)
+                log.warning(
+                    "round %d: the reply of Flower node %d is left out (%s): %s",
+                    round_,
+                    reply.flower_node,
+                    refusal.reason,
+                    refusal.detail,
+                )
+                aggregator.refuse(reply.flower_node, refusal)
             else:
                 accepted.append(reply.flower_node)
         needed = self.task.terms.min_contributors
@@ -392,10 +394,10 @@ class ServerRun:
             return
         manifest = self._require_current().aggregate.manifest
         statement = signed.check(self.task.domain)
-        self._pins.pin(reply.flower_node, signed.node)
         update = updates.get(signed.node)
         if update is None or statement.manifest_digest != manifest.digest:
             raise RecordError(f"{signed.node} signed fingerprints for another manifest")
+        self._pins.pin(reply.flower_node, signed.node)
         residues = update.ciphertext.residues()
         if statement.fingerprints != tuple(fingerprint(residues, point) for point in points):
             raise RecordError(
@@ -430,12 +432,6 @@ class ServerRun:
         if signed.node in manifest.nodes:
             taken[signed.node] = signed
 
-    def _exclude(self, aggregator: RoundAggregator, reply: Reply) -> None:
-        address = self._pins.address_of.get(reply.flower_node)
-        log.warning("node %d (%s): %s", reply.flower_node, address or "unknown", reply.detail)
-        if address is not None:
-            aggregator.exclude(address, reply.reason, reply.detail)
-
     def _note_behind(self, replies: Iterable[Reply]) -> None:
         behind = [reply.behind for reply in replies if reply.behind is not None]
         if behind:
@@ -450,6 +446,12 @@ class ServerRun:
                     f"{node} was late {self._late[node]} times in a row",
                     hint="Raise coordinator.train_timeout_s, or find out what slows it down.",
                 )
+
+
+def _update_in(reply: Reply) -> TrainReply:
+    if not isinstance(reply.value, TrainReply):
+        raise RefusedReplyError(reply.reason, reply.detail)
+    return reply.value
 
 
 def _words(masked: tuple[int, ...]) -> npt.NDArray[np.uint64]:

@@ -15,7 +15,6 @@ from twopm_flower.federated.anchor import RecordReader
 from twopm_flower.federated.exchange import (
     CloseOrder,
     EvaluateOrder,
-    EvaluateReply,
     FloatArrays,
     ModelReport,
     TrainOrder,
@@ -256,14 +255,6 @@ class NodeSession:
         self._ledger.check_evaluate_config(order.config, last)
         reports = self._opener.advance(order.initial, order.openings, upto=last)
         return self._ledger.model(last), reports
-
-    def finish_close(
-        self, order: CloseOrder, metrics: dict[str, float], reports: tuple[ModelReport, ...]
-    ) -> EvaluateReply:
-        """Mask the evaluation of the final model."""
-        manifest = order.openings[-1].manifest
-        evaluation = self.finish_evaluate(manifest, metrics, closing=True)
-        return EvaluateReply(fingerprint=None, evaluation=evaluation, reports=reports)
 
     def _fingerprint(self, manifest: RoundManifest) -> Signed[FingerprintStatement]:
         residues = self._folder.load_update(manifest.round, manifest.attempt)

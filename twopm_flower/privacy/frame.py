@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from twopm_flower.errors import FrameError
+from twopm_flower.errors import BindingError, FrameError
 from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
 from twopm_flower.privacy.layout import Layout
@@ -196,7 +196,7 @@ def _check_binding(found: FrameContext, expected: FrameContext) -> None:
     for name, what in _BOUND:
         value, right = getattr(found, name), getattr(expected, name)
         if value != right:
-            raise FrameError(f"The ciphertext is {what} {value}; expected was {right}.")
+            raise BindingError(f"The ciphertext is {what} {value}; expected was {right}.")
 
 
 def _residues_to_bytes(residues: Residues) -> bytes:

@@ -659,6 +659,15 @@ def test_a_bundle_without_its_chain_pointers_is_compared_with_the_chain_all_the_
     assert verify_bundle(bundle, chain=simulation.chain).first_failure.number == 10
 
 
+def test_a_head_that_does_not_follow_from_the_records_fails():
+    simulation = simulate()
+    rounds = with_round(simulation.bundle, 1, record=None)
+    simulation.chain.records[0] = replace(simulation.chain.records[0], head=word("other"))
+    number, detail = outcome(simulation, rounds=rounds)
+    assert number == 10
+    assert "the head on chain" in detail
+
+
 def test_a_round_opened_by_fewer_than_the_quorum_fails():
     def absent(number, node, fields):
         return None if node != simulator.nodes[0].address and number == 2 else fields

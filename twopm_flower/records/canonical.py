@@ -53,4 +53,3 @@ def parse_canonical(data: bytes, *, what: str = "record") -> Any:
     if canonical_bytes(value) != data:
         raise RecordError(f"{what} is JSON, but not in its canonical form (RFC 8785)")
     return value
-

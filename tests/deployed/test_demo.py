@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,7 +91,8 @@ def test_the_server_side_never_held_the_key(told: dict[str, Any], folder: Path) 
     assert looked_at > 10
 
 
-def test_nothing_is_left_running(told: dict[str, Any], folder: Path) -> None:
+def still_running(folder: Path) -> list[bytes]:
+    """Return the command lines of processes whose environment names the folder."""
     left = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -98,7 +100,33 @@ def test_nothing_is_left_running(told: dict[str, Any], folder: Path) -> None:
                 left.append((environment.parent / "cmdline").read_bytes())
         except OSError:
             continue
-    assert left == []
+    return left
+
+
+def test_nothing_is_left_running(told: dict[str, Any], folder: Path) -> None:
+    assert still_running(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "kept"
+    process = subprocess.Popen(
+        [*TWOPM, "demo", "--keep", str(folder)],
+        env={**os.environ, "TWOPM_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "SuperNodes up" in line:
+            break
+    assert still_running(folder)
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: everything was stopped" in rest
+    assert still_running(folder) == []
 
 
 def test_the_command_that_the_demo_suggests_verifies_the_run(

@@ -128,8 +128,10 @@ class _Telling:
         self._task = self._progress.add_task("setting up")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._progress.stop()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._console.print("[yellow]interrupted: everything was stopped[/]")
 
     def done(self, text: str) -> None:
         """Print a line that stays."""

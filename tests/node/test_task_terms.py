@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from twopm_flower.errors import ConfigError, DataError, RealDataMissingError
+from twopm_flower.errors import ConfigError, DataError, ProtocolViolation, RealDataMissingError
 from twopm_flower.federated.home import NodeHome
-from twopm_flower.node.local_data import DataSource, load_rows
+from twopm_flower.federated.terms import build_terms
+from twopm_flower.node.coordinate import admit, create_task
+from twopm_flower.node.local_data import DataSource, load_choice, load_rows
 from twopm_flower.node.membership import join_task
 from twopm_flower.node.terms import (
     TaskSettings,
@@ -110,3 +113,73 @@ def test_half_a_partition_is_refused(federate):
         join_task(home, invitation, DataSource(federation.data, partition=1), reader=reader)
     with pytest.raises(ConfigError, match="no partition 3 of 3"):
         join_task(home, invitation, DataSource(federation.data, 3, 3), reader=reader)
+
+
+def own_terms(**changes):
+    initial = {"weight": np.zeros((2, 3), np.float32), "bias": np.zeros(2, np.float32)}
+    settings = {
+        "title": "own",
+        "rounds": 2,
+        "trust_mode": "shared-key",
+        "clip": 1.0,
+        "min_contributors": 3,
+        "quorum": 2,
+        "max_samples": 500,
+        "max_nodes": 10,
+        "train_metrics": {"loss": "float"},
+        "evaluation_metrics": {"loss": "float"},
+        "train_config": {"lr": 0.1},
+        "evaluate_config": {},
+        "run_config": {},
+        "app_bundle": DIGEST,
+        "dataset": {"label": "our records"},
+    }
+    return build_terms(initial, **{**settings, **changes}), initial
+
+
+def test_an_app_of_ones_own_commits_to_a_file_that_only_it_understands(federate, tmp_path):
+    federation = federate(3)
+    reader, home = federation.chain.reader, federation.homes[0]
+    terms, initial = own_terms()
+    invitation = create_task(federation.coordinator, federation.chain.connector, terms, initial)
+    records = tmp_path / "records.bin"
+    records.write_bytes(b"anything")
+    with pytest.raises(ConfigError, match="--samples"):
+        join_task(home, invitation, DataSource(records), reader=reader)
+    with pytest.raises(DataError, match="cannot be read"):
+        join_task(home, invitation, DataSource(tmp_path / "no", samples=7), reader=reader)
+    request = join_task(home, invitation, DataSource(records, samples=7), reader=reader)
+    assert request.membership.statement.samples == 7
+    folder = NodeHome(home).task(invitation.task_id)
+    assert load_choice(folder).label == "records.bin"
+    records.write_bytes(b"anything else")
+    again = join_task(home, invitation, DataSource(records, samples=7), reader=reader)
+    commitments = {r.membership.statement.data_commitment for r in (request, again)}
+    assert len(commitments) == 2
+    with pytest.raises(ConfigError, match="its own app only"):
+        load_rows(folder)
+    admitted = admit(federation.coordinator, federation.chain.connector, again)
+    assert admitted.members == 1
+    with pytest.raises(ProtocolViolation, match="with other data"):
+        admit(federation.coordinator, federation.chain.connector, request)
+
+
+def test_a_task_of_another_schema_is_refused(federate):
+    federation = federate(3)
+    terms, initial = build()
+    other = terms.model_copy(update={"dataset": {**terms.dataset, "schema": DIGEST}})
+    invitation = create_task(federation.coordinator, federation.chain.connector, other, initial)
+    with pytest.raises(ConfigError, match="another version"):
+        join_task(
+            federation.homes[0],
+            invitation,
+            DataSource(federation.data),
+            reader=federation.chain.reader,
+        )
+
+
+def test_rows_of_a_task_that_was_not_joined_are_not_there(federate):
+    federation = federate(3)
+    invitation = federation.create()
+    with pytest.raises(ConfigError, match="chose no data"):
+        load_rows(NodeHome(federation.homes[0]).task(invitation.task_id))

@@ -1,0 +1,188 @@
+"""Commands around a task that the deployment guide does not come to."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from twopm_flower.config import load_settings
+from twopm_flower.federated.home import NodeHome
+
+
+@pytest.fixture
+def node(finished, tmp_path):
+    """A copy of a node's home that a test may spoil."""
+    import shutil
+
+    shutil.copytree(finished.homes[1], tmp_path / "node")
+    return tmp_path / "node"
+
+
+@pytest.fixture
+def chain_file(finished, tmp_path):
+    file = tmp_path / "chain.toml"
+    text = (finished.homes[0] / "config.toml").read_text().split("[node]")[0]
+    file.write_text(text.replace("[chain]\n", ""))
+    return file
+
+
+def create(twopm, home, folder, *more):
+    return twopm(
+        "task", "create", "--app", folder / "app", "--out", folder / "invitation.json",
+        "--synthetic", "--home", home, *more,
+    )  # fmt: skip
+
+
+def test_a_home_lists_and_shows_its_tasks(twopm, finished):
+    listed = twopm("task", "list", "--home", finished.coordinator, "--json").json
+    assert [task["task_id"] for task in listed] == [finished.task_id]
+    assert listed[0]["members"] == 3
+    shown = twopm("task", "list", "--home", finished.coordinator).out
+    assert finished.task_id in shown
+    assert "3 members" in shown
+    terms = twopm("task", "show", "--home", finished.homes[0], "--json").json["terms"]
+    assert terms["rounds"] == 2
+    assert "at least 3" in twopm("task", "show", "--home", finished.homes[0]).out
+
+
+def test_an_empty_home_says_that_it_is_empty(twopm, tmp_path):
+    assert twopm("task", "list", "--home", tmp_path).out.strip() == "No tasks here."
+    assert "no task" in twopm("node", "status", "--home", tmp_path).out
+
+
+def test_a_task_is_created_joined_and_cancelled(twopm, finished, own_copy, node, tmp_path):
+    created = create(twopm, own_copy, tmp_path, "--rounds", 4, "--run-config", "lr=0.5", "--json")
+    assert created.status == 0, created.err
+    task_id = created.json["task_id"]
+    run_config = (tmp_path / "run-config.toml").read_text()
+    assert "rounds = 4" in run_config
+    assert "lr = 0.5" in run_config
+    joined = twopm(
+        "task", "join", tmp_path / "invitation.json", "--data",
+        finished.folder / "student-mat.csv", "--partition", 1, "--partitions", 3,
+        "--out", tmp_path / "join.json", "--yes", "--home", node, "--json",
+    )  # fmt: skip
+    assert joined.status == 0, joined.err
+    assert joined.json["training_rows"] == 24
+    admitted = twopm("task", "admit", tmp_path / "join.json", "--home", own_copy, "--json")
+    assert admitted.json[0]["members"] == 1
+    early = twopm("task", "start", task_id, "--home", own_copy)
+    assert early.status == 1
+    assert "1 members; it needs 3" in early.err
+    cancelled = twopm("task", "cancel", task_id, "--yes", "--home", own_copy)
+    assert cancelled.status == 0
+    state = twopm("chain", "events", task_id, "--home", own_copy, "--json").json["task"]["state"]
+    assert state == "cancelled"
+
+
+def test_a_plaintext_task_says_so_in_capitals(twopm, own_copy, tmp_path):
+    created = create(twopm, own_copy, tmp_path, "--trust-mode", "plaintext")
+    assert created.status == 0, created.err
+    assert "PLAINTEXT" in created.out
+    assert "SYNTHETIC" in created.out
+
+
+def test_a_home_without_an_account_creates_no_task(twopm, tmp_path, chain_file):
+    home = tmp_path / "home"
+    used = twopm("chain", "use", chain_file, "--home", home, "--json")
+    assert used.json["chain_id"] == load_settings(home).chain.chain_id
+    outcome = create(twopm, home, tmp_path)
+    assert outcome.status == 1
+    assert "no coordinator's key" in outcome.err
+    assert not (tmp_path / "app").exists()
+
+
+def test_the_roster_and_the_key_can_be_confirmed_again(twopm, finished, own_copy, node, tmp_path):
+    started = twopm(
+        "task", "start", "--out", tmp_path / "roster.json", "--home", own_copy, "--json"
+    )
+    assert len(started.json["members"]) == 3
+    confirmed = twopm(
+        "task", "confirm", "--roster", tmp_path / "roster.json", "--home", node, "--json"
+    )
+    assert confirmed.status == 0, confirmed.err
+    assert confirmed.json["roster_digest"] == started.json["roster_digest"]
+    deal = tmp_path / "deal.json"
+    dealt = twopm("keys", "deal", "--out", deal, "--home", finished.homes[0], "--json").json
+    accepted = twopm("keys", "accept", deal, "--home", node, "--json").json
+    assert accepted["key_id"] == dealt["key_id"]
+    known = twopm("task", "key", deal, "--home", own_copy, "--json").json
+    assert known["key_id"] == dealt["key_id"]
+
+
+def test_keys_are_shown_by_name_only(twopm, finished):
+    home = finished.homes[0]
+    shown = twopm("keys", "show", "--home", home, "--json").json
+    key = NodeHome(home).task(finished.task_id).shared_key
+    assert shown["tasks"] == {finished.task_id: key.key_id}
+    text = twopm("keys", "show", "--home", home).out
+    assert key.secret.reveal().hex() not in text
+    assert (home / "identity.key").read_text().strip().removeprefix("0x") not in text
+
+
+def test_a_stopped_node_is_resumed_after_its_reason_was_shown(twopm, finished, node):
+    folder = NodeHome(node).task(finished.task_id)
+    folder.save_progress(folder.load_progress().changed(halted="two manifests"))
+    status = twopm("node", "status", "--home", node)
+    assert status.status == 1
+    assert "stopped: two manifests" in status.out
+    resumed = twopm("node", "resume", "--yes", "--home", node)
+    assert resumed.status == 0
+    assert "two manifests" in resumed.out
+    states = twopm("node", "status", "--home", node, "--json")
+    assert states.status == 0
+    assert states.json[0]["halted"] is None
+    again = twopm("node", "resume", "--yes", "--home", node)
+    assert again.status == 1
+    assert "did not stop" in again.err
+
+
+def test_the_pinned_chain_answers(twopm, finished, chain_file, tmp_path):
+    shown = twopm("chain", "status", "--chain", chain_file, "--home", tmp_path, "--json").json
+    assert shown["head_block"] > 0
+    text = chain_file.read_text()
+    chain_file.write_text(text.replace("chain_id = ", "chain_id = 1"))
+    wrong = twopm("chain", "status", "--chain", chain_file, "--home", tmp_path)
+    assert wrong.status == 1
+    assert "chain id is" in wrong.err
+
+
+def test_the_embedded_chain_runs_until_it_is_told_to_stop(twopm, tmp_path):
+    command = [sys.executable, "-m", "twopm_flower.cli", "chain", "devnet", "--json"]
+    process = subprocess.Popen(
+        [*command, "--folder", str(tmp_path / "chain"), "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        ready = json.loads(process.stdout.readline())
+        deployed = twopm(
+            "chain", "deploy", "--rpc", ready["url"], "--key", ready["key"],
+            "--out", tmp_path / "chain.toml", "--home", tmp_path / "home", "--json",
+        )  # fmt: skip
+        assert deployed.status == 0, deployed.err
+        assert deployed.json["chain_id"] == ready["chain_id"]
+        assert "devnet_folder" not in (tmp_path / "chain.toml").read_text()
+        settings = load_settings(tmp_path / "home")
+        assert settings.coordinator.key == Path(ready["key"])
+        clash = twopm("chain", "devnet", "--folder", tmp_path / "chain", "--port", "0", "--json")
+        assert clash.status == 1
+        assert "embedded chain" in clash.err
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        process.stdout.close()
+
+
+def test_a_bundle_without_all_ciphertexts_is_not_called_complete(twopm, finished, own_copy):
+    kept = own_copy / "runs" / finished.task_id / "ciphertexts"
+    next(iter(kept.iterdir())).unlink()
+    outcome = twopm("bundle", "export", "--with-ciphertexts", "--home", own_copy)
+    assert outcome.status == 1
+    assert "by fingerprints" in outcome.err
+    report = twopm("verify", "--home", own_copy, "--json")
+    assert report.status == 0
+    assert report.json["level"] == "fingerprints"

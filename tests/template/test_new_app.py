@@ -14,7 +14,9 @@ from flwr.cli.app_cmd.publish import _collect_file_paths, _validate_description,
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.config_utils import load_and_validate
 from flwr.cli.utils import validate_project_name
+from typer.testing import CliRunner
 
+from twopm_flower.cli import new
 from twopm_flower.cli.new import TEMPLATE, write_new_app
 from twopm_flower.errors import ConfigError
 
@@ -60,6 +62,14 @@ def test_a_folder_that_exists_is_never_written_to(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists already"):
         write_new_app(folder)
     assert list(folder.iterdir()) == []
+
+
+def test_the_command_tells_what_it_wrote(tmp_path: Path) -> None:
+    told = CliRunner().invoke(new.app, [str(tmp_path / "one")])
+    assert told.exit_code == 0
+    assert "8 files" in told.output
+    listed = CliRunner().invoke(new.app, [str(tmp_path / "two"), "--json"])
+    assert set(json.loads(listed.output)["files"]) == APP_FILES | {".gitignore"}
 
 
 def test_flower_builds_the_bundle_with_exactly_the_apps_files(app: Path) -> None:

@@ -5,6 +5,7 @@ process stands under a keeper (:mod:`twopm_flower.node.keeper`), so that nothing
 running however this process ends. Flower is used by its own commands only.
 """
 
+import importlib.util
 import json
 import shutil
 import socket
@@ -251,6 +252,14 @@ class Deployment:
         self._processes.append(process)
         return process
 
+    def _database_flags(self) -> list[str]:
+        flower = importlib.util.find_spec("flwr")
+        if flower is None or flower.origin is None or " " in flower.origin:
+            # Flower hands the folder of its migrations to alembic in a list that is split at
+            # spaces, and then finds no tables: its state stays in memory here.
+            return []
+        return ["--database", str(self.folder / "database" / "superlink.db")]
+
     def _tls_flags(self, folder: str) -> list[str]:
         path = self.folder / folder
         return [
@@ -298,7 +307,7 @@ class Deployment:
                 "SuperLink",
                 [
                     *["flower-superlink", mode, "--disable-runtime-dependency-installation"],
-                    *["--database", str(self.folder / "database" / "superlink.db")],
+                    *self._database_flags(),
                     *["--host", LOOPBACK, "--port", str(self.port)],
                     *self._tls_flags("superlink"),
                 ],

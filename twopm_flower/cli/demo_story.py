@@ -1,8 +1,10 @@
 """The demo's story, told step by step: set up, train, verify, compare."""
 
+import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -126,7 +128,7 @@ def run_demo(folder: Path, options: DemoOptions, teller: Teller) -> DemoResult:
         "min-contributors": MIN_CONTRIBUTORS,
     }
     scene = _Scene(folder, app, overrides, table, options, teller)
-    with ending_on_signals():
+    with ending_on_signals(), _warned_once():
         return _simulate(scene) if options.simulation else _deploy(scene)
 
 
@@ -269,6 +271,18 @@ def _conclude(
 
 def _silent(_: str) -> None:
     return
+
+
+@contextmanager
+def _warned_once() -> Iterator[None]:
+    """Keep every node from repeating that the data are made up, which has just been said."""
+    logger = logging.getLogger("twopm_flower.datasets")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _verdict(report: Report, why_no_chain: str | None) -> str:

@@ -1,6 +1,7 @@
 """Commands around a task that the deployment guide does not come to."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -144,7 +145,7 @@ def test_the_pinned_chain_answers(twopm, finished, chain_file, tmp_path):
     shown = twopm("chain", "status", "--chain", chain_file, "--home", tmp_path, "--json").json
     assert shown["head_block"] > 0
     text = chain_file.read_text()
-    chain_file.write_text(text.replace("chain_id = ", "chain_id = 1"))
+    chain_file.write_text(re.sub(r"chain_id = \d+", "chain_id = 7", text))
     wrong = twopm("chain", "status", "--chain", chain_file, "--home", tmp_path)
     assert wrong.status == 1
     assert "chain id is" in wrong.err
@@ -168,6 +169,12 @@ def test_the_embedded_chain_runs_until_it_is_told_to_stop(twopm, tmp_path):
         assert "devnet_folder" not in (tmp_path / "chain.toml").read_text()
         settings = load_settings(tmp_path / "home")
         assert settings.coordinator.key == Path(ready["key"])
+        again = twopm(
+            "chain", "deploy", "--rpc", ready["url"], "--key", ready["key"],
+            "--home", tmp_path / "home",
+        )  # fmt: skip
+        assert again.status == 1
+        assert "pins a chain already" in again.err
         clash = twopm("chain", "devnet", "--folder", tmp_path / "chain", "--port", "0", "--json")
         assert clash.status == 1
         assert "embedded chain" in clash.err

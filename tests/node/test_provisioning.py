@@ -437,6 +437,13 @@ def test_a_task_is_not_created_with_another_initial_model(federate):
         create_task(federation.coordinator, federation.chain.connector, terms, initial)
 
 
+def test_a_home_inside_a_flower_app_is_refused(tmp_path, chain):
+    (tmp_path / "pyproject.toml").write_text("[tool.flwr.app]\npublisher = 'x'\n")
+    with pytest.raises(ConfigError, match="inside the Flower app"):
+        init_node(tmp_path / "keys" / "alice", name="alice", chain=chain.settings)
+    assert not (tmp_path / "keys").exists()
+
+
 def test_invitations_have_one_encoding(federate):
     invitation = federate(3).create()
     assert Invitation.from_bytes(invitation.to_bytes()) == invitation

@@ -10,20 +10,13 @@ from typing import Annotated
 import typer
 
 from twopm_flower.chain.devnet import Devnet, serve
-from twopm_flower.chain.evm import deploy as deploy_contracts
 from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say, short
 from twopm_flower.config import ChainSettings, load_settings
-from twopm_flower.federated.home import write_atomically
-from twopm_flower.node.chain_file import (
-    chain_toml,
-    make_chain_settings,
-    open_any_reader,
-    read_chain_file,
-)
+from twopm_flower.node.chain_file import open_any_reader, read_chain_file
 from twopm_flower.node.delivery import deliver as deliver_records
+from twopm_flower.node.deploy import deploy_contracts
 from twopm_flower.node.provision import configure_home
 from twopm_flower.node.tasks import resolve_task
-from twopm_flower.signer.keystore import LocalSigner
 
 app = typer.Typer(no_args_is_help=True, help="The embedded chain, the contracts, the records.")
 
@@ -76,14 +69,9 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
     json: Json = False,
 ) -> None:
     """Deploy the contracts, write chain.toml, and make this home the coordinator's."""
-    deployment = deploy_contracts(rpc, LocalSigner.from_file(key))
-    folder = None if devnet_folder is None else devnet_folder.absolute()
-    chain = make_chain_settings(rpc, deployment, devnet_folder=folder)
-    # The folder is this machine's own business: others get the file without it.
-    public = make_chain_settings(rpc, deployment)
-    write_atomically(out, chain_toml(public).encode())
-    configure_home(home_of(home), chain, coordinator_key=key)
-    shown = {**asdict(deployment), "file": str(out)}
+    chain = deploy_contracts(home_of(home), rpc, key, out, devnet_folder=devnet_folder)
+    named = ("chain_id", "genesis_hash", "node_registry", "task_registry")
+    shown = {**chain.model_dump(include=set(named)), "file": str(out)}
     if json:
         print_json(shown)
         return

@@ -1,13 +1,13 @@
 """``twopm task``: create, join, admit, start and confirm tasks."""
 
-import json as json_format
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from twopm_flower.cli.output import Home, Json, Yes, confirm, fields, home_of, print_json, say
+from twopm_flower.cli.task_views import assignments, run_config_toml, show_roster, show_terms
 from twopm_flower.config import load_settings
 from twopm_flower.federated.chain_access import open_connector, open_reader
 from twopm_flower.federated.home import NodeHome, write_atomically
@@ -22,7 +22,6 @@ from twopm_flower.node.tasks import resolve_task
 from twopm_flower.node.terms import TaskSettings, build_student_terms, read_run_config
 from twopm_flower.records.bundle import DealtKey, JoinRequest
 from twopm_flower.records.roster import Roster
-from twopm_flower.records.terms import TaskTerms
 
 app = typer.Typer(no_args_is_help=True, help="Create, join, admit, start and confirm tasks.")
 
@@ -83,7 +82,7 @@ def create(  # noqa: PLR0917  # one parameter for each option
         "min-contributors": min_contributors,
     }
     changes = {name: value for name, value in named.items() if value is not None}
-    changes = {**_assignments(run_config or []), **changes}
+    changes = {**assignments(run_config or []), **changes}
     if not (app_folder / "pyproject.toml").exists():
         write_app_folder(app_folder)
     terms, initial = build_student_terms(
@@ -96,12 +95,12 @@ def create(  # noqa: PLR0917  # one parameter for each option
     invitation = coordinate.create_task(folder, connector, terms, initial)
     write_atomically(out, invitation.to_bytes())
     settings_file = out.with_name("run-config.toml")
-    write_atomically(settings_file, _toml(terms.run_config).encode())
+    write_atomically(settings_file, run_config_toml(terms.run_config).encode())
     shown = {"invitation": str(out), "app": str(app_folder), "run_config": str(settings_file)}
     if json:
         print_json({"task_id": invitation.task_id, **shown})
         return
-    _show_terms(invitation.task_id, terms)
+    show_terms(invitation.task_id, terms)
     fields(shown)
 
 
@@ -131,7 +130,7 @@ def join(  # noqa: PLR0917  # one parameter for each option
     data_ = read_file(invitation, "invitation", "The coordinator's 'twopm task create' writes it.")
     invited = Invitation.from_bytes(data_)
     if not json:
-        _show_terms(invited.task_id, invited.terms)
+        show_terms(invited.task_id, invited.terms)
     confirm("Does this node agree to these terms?", yes=yes)
     request = membership.join_task(
         folder,
@@ -196,7 +195,7 @@ def start(
     task_id = resolve_task(folder, task)
     roster = coordinate.start_task(folder, connector, task_id)
     write_atomically(out, roster.to_bytes())
-    _show_roster(task_id, roster, str(out), json)
+    show_roster(task_id, roster, str(out), json)
     if not json:
         say("Hand the roster to every node.")
 
@@ -216,7 +215,7 @@ def confirm_(
     task_id = resolve_task(folder, task)
     reader = open_reader(NodeHome(folder).settings.require_chain())
     accepted = membership.confirm_task(folder, task_id, Roster.from_bytes(data), reader=reader)
-    _show_roster(task_id, accepted, str(roster), json)
+    show_roster(task_id, accepted, str(roster), json)
     if json:
         return
     own = NodeHome(folder).signer.address
@@ -271,7 +270,7 @@ def show(task: Task = None, home: Home = None, json: Json = False) -> None:
     if json:
         print_json({"task_id": task_id, "terms": terms.to_json()})
     else:
-        _show_terms(task_id, terms)
+        show_terms(task_id, terms)
 
 
 @app.command(epilog="Example: twopm task cancel 0x3fa9 --reason 'wrong subject'")
@@ -295,81 +294,3 @@ def cancel(
         print_json(shown)
     else:
         fields(shown)
-
-
-def _assignments(items: list[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for item in items:
-        name, separator, text = item.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"{item!r} is not NAME=VALUE", param_hint="--run-config")
-        values[name.strip()] = _value(text.strip())
-    return values
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text, text.strip("'\""))
-
-
-def _toml(config: dict[str, Any]) -> str:
-    return "".join(
-        f"{name} = {json_format.dumps(value, ensure_ascii=False)}\n"
-        for name, value in config.items()
-    )
-
-
-def _show_terms(task_id: str, terms: TaskTerms) -> None:
-    if terms.trust_mode == "plaintext":
-        say("[bold red]PLAINTEXT: updates are not encrypted; for comparison only.[/]")
-    size = sum(_size(array.shape) for array in terms.arrays)
-    fields(
-        {
-            "task": task_id,
-            "title": terms.title,
-            "data": terms.dataset.get("label", "the app's own"),
-            "trust mode": _MODES[terms.trust_mode],
-            "rounds": terms.rounds,
-            "contributors": f"at least {terms.min_contributors}; {terms.quorum} must agree on "
-            "the model",
-            "clip": f"±{terms.clip:g} for each of {size} weights",
-            "rows": f"at most {terms.max_samples} for training on one node",
-            "training": ", ".join(f"{name} {value}" for name, value in terms.train_config.items()),
-            "opened": "as sums over all nodes: "
-            + ", ".join(metric.name for metric in terms.evaluation_metrics),
-            "terms digest": terms.digest,
-            "app digest": terms.app_bundle,
-        }
-    )
-
-
-_MODES = {
-    "shared-key": "shared-key: the server reads nothing; a member that got hold of another's "
-    "ciphertext could read it",
-    "one-time-key": "one-time-key: fresh keys for each round",
-    "plaintext": "PLAINTEXT: everybody can read every update",
-}
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
-
-
-def _show_roster(task_id: str, roster: Roster, file: str, as_json: bool) -> None:
-    if as_json:
-        members = [{"node": m.node, "samples": m.samples} for m in roster.members]
-        print_json(
-            {"task_id": task_id, "roster_digest": roster.digest, "file": file, "members": members}
-        )
-        return
-    fields({"task": task_id, "roster digest": roster.digest, "file": file})
-    for index, member in enumerate(roster.members):
-        role = " (deals the key)" if index == 0 else ""
-        say(f"  {member.node}  {member.samples:>6} rows{role}")

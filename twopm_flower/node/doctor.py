@@ -4,7 +4,6 @@ import os
 import re
 import stat
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -19,6 +18,7 @@ from twopm_flower.federated.home import NodeHome
 from twopm_flower.node.chain_file import open_any_reader
 from twopm_flower.node.data_files import find_data
 from twopm_flower.node.delivery import undelivered
+from twopm_flower.node.provision import enclosing_app
 
 OLDEST_PYTHON = (3, 11)
 _MAX_KEY_BYTES = 4096
@@ -132,7 +132,7 @@ def _is_open(path: Path) -> bool:
 
 def _secrets_in_app(home: Path, app: Path) -> Iterator[Finding]:
     folder = app.absolute()
-    if not _is_app(folder):
+    if enclosing_app(folder) is None:
         yield Finding("app folder", "good", f"{folder} is no Flower app: nothing is sent from it")
         return
     if home.is_relative_to(folder):
@@ -152,14 +152,6 @@ def _secrets_in_app(home: Path, app: Path) -> Iterator[Finding]:
         )
     if not secrets and not home.is_relative_to(folder):
         yield Finding("app folder", "good", f"no secrets in {folder}")
-
-
-def _is_app(folder: Path) -> bool:
-    try:
-        table = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return "flwr" in table.get("tool", {})
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def configure_home(
     Raises
     ------
     ConfigError
-        It says something else already; it is left as it is.
+        It says something else already, and is left as it is; or the home is inside a
+        Flower app.
     """
     _make_home(home)
     file = home / CONFIG_FILE
@@ -256,7 +258,26 @@ def _peer_file(home: Path, address: str) -> Path:
     return home / "peers" / f"{address}.json"
 
 
+def enclosing_app(folder: Path) -> Path | None:
+    """Return the Flower app that a folder is, or lies in, or None."""
+    place = folder.absolute()
+    for candidate in (place, *place.parents):
+        try:
+            table = tomllib.loads((candidate / "pyproject.toml").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if "flwr" in table.get("tool", {}):
+            return candidate
+    return None
+
+
 def _make_home(home: Path) -> None:
+    app = enclosing_app(home)
+    if app is not None:
+        raise ConfigError(
+            f"the home {home} would be inside the Flower app {app}",
+            hint="Choose a home elsewhere: what is in an app's folder may be sent to every node.",
+        )
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     if os.name == "posix" and home.stat().st_mode & 0o077:
         # An operator may have made the folder: what it holds from now on is for nobody else.

@@ -5,10 +5,7 @@ from pathlib import Path
 
 from twopm_flower.chain.base import ChainReader
 from twopm_flower.config import ChainSettings, load_settings
-from twopm_flower.errors import (
-    ChainUnavailable,
-    WrongChain,
-)
+from twopm_flower.errors import ChainUnavailable, WrongChain
 from twopm_flower.federated.run_store import RunStore, Timings, with_chain_records
 from twopm_flower.node.chain_file import open_any_reader, read_chain_file
 from twopm_flower.node.tasks import resolve_run

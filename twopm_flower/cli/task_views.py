@@ -1,0 +1,91 @@
+"""How tasks look on the command line: terms, rosters, run configurations."""
+
+import json
+from typing import Any
+
+import typer
+
+from twopm_flower.cli.output import fields, print_json, say
+from twopm_flower.records.roster import Roster
+from twopm_flower.records.terms import TaskTerms
+
+
+def assignments(items: list[str]) -> dict[str, Any]:
+    """Return the values that NAME=VALUE arguments spell."""
+    values: dict[str, Any] = {}
+    for item in items:
+        name, separator, text = item.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"{item!r} is not NAME=VALUE", param_hint="--run-config")
+        values[name.strip()] = _value(text.strip())
+    return values
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text.strip("'\""))
+
+
+def run_config_toml(config: dict[str, Any]) -> str:
+    """Return a run configuration as ``flwr run --run-config FILE`` reads it."""
+    return "".join(
+        f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()
+    )
+
+
+def show_terms(task_id: str, terms: TaskTerms) -> None:
+    """Print what a person agrees to with these terms."""
+    if terms.trust_mode == "plaintext":
+        say("[bold red]PLAINTEXT: updates are not encrypted; for comparison only.[/]")
+    size = sum(_size(array.shape) for array in terms.arrays)
+    fields(
+        {
+            "task": task_id,
+            "title": terms.title,
+            "data": terms.dataset.get("label", "the app's own"),
+            "trust mode": _MODES[terms.trust_mode],
+            "rounds": terms.rounds,
+            "contributors": f"at least {terms.min_contributors}; {terms.quorum} must agree on "
+            "the model",
+            "clip": f"±{terms.clip:g} for each of {size} weights",
+            "rows": f"at most {terms.max_samples} for training on one node",
+            "training": ", ".join(f"{name} {value}" for name, value in terms.train_config.items()),
+            "opened": "as sums over all nodes: "
+            + ", ".join(metric.name for metric in terms.evaluation_metrics),
+            "terms digest": terms.digest,
+            "app digest": terms.app_bundle,
+        }
+    )
+
+
+_MODES = {
+    "shared-key": "shared-key: the server reads nothing; a member that got hold of another's "
+    "ciphertext could read it",
+    "one-time-key": "one-time-key: fresh keys for each round",
+    "plaintext": "PLAINTEXT: everybody can read every update",
+}
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def show_roster(task_id: str, roster: Roster, file: str, as_json: bool) -> None:
+    """Print the members of a task, the first of whom deals the key."""
+    if as_json:
+        members = [{"node": m.node, "samples": m.samples} for m in roster.members]
+        print_json(
+            {"task_id": task_id, "roster_digest": roster.digest, "file": file, "members": members}
+        )
+        return
+    fields({"task": task_id, "roster digest": roster.digest, "file": file})
+    for index, member in enumerate(roster.members):
+        role = " (deals the key)" if index == 0 else ""
+        say(f"  {member.node}  {member.samples:>6} rows{role}")

@@ -1,0 +1,50 @@
+"""Placing the contracts on a chain, and making a home the coordinator's."""
+
+from pathlib import Path
+
+from twopm_flower.chain.evm import deploy
+from twopm_flower.config import ChainSettings, load_settings
+from twopm_flower.errors import ConfigError
+from twopm_flower.federated.home import write_atomically
+from twopm_flower.node.chain_file import chain_toml, make_chain_settings
+from twopm_flower.node.provision import configure_home
+from twopm_flower.signer.keystore import LocalSigner
+
+
+def deploy_contracts(
+    home: Path, rpc_url: str, key: Path, out: Path, *, devnet_folder: Path | None = None
+) -> ChainSettings:
+    """Place both contracts, write the public chain file, and pin the chain in this home.
+
+    Parameters
+    ----------
+    home : Path
+        The coordinator's.
+    rpc_url : str
+        The chain's JSON-RPC endpoint.
+    key : Path
+        Key file of the account that pays.
+    out : Path
+        Receives the public ``chain.toml``.
+    devnet_folder : Path, optional
+        The embedded chain's folder. It stays out of the public file: it is of no use elsewhere.
+
+    Raises
+    ------
+    ConfigError
+        The home pins a chain already; nothing is deployed.
+    ChainError
+        The chain cannot be used.
+    """
+    pinned = load_settings(home).chain
+    if pinned is not None:
+        raise ConfigError(
+            f"{home} pins a chain already: {pinned.rpc_url}, contract {pinned.task_registry}",
+            hint="Use another home for other contracts: TWOPM_HOME=FOLDER.",
+        )
+    deployment = deploy(rpc_url, LocalSigner.from_file(key))
+    write_atomically(out, chain_toml(make_chain_settings(rpc_url, deployment)).encode())
+    folder = None if devnet_folder is None else devnet_folder.absolute()
+    chain = make_chain_settings(rpc_url, deployment, devnet_folder=folder)
+    configure_home(home, chain, coordinator_key=key)
+    return chain

@@ -1,5 +1,6 @@
 """``twopm verify``: check a run or a bundle, step by step."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from twopm_flower.cli.output import Home, Json, console, home_of, print_json, say, show_error
+from twopm_flower.cli.output import Home, Json, console, home_of, print_json, say, short, show_error
 from twopm_flower.node.runs import load_run, open_chain, refreshed
 from twopm_flower.verify.checklist import verify_bundle
 from twopm_flower.verify.report import Report, StepResult
@@ -16,6 +17,8 @@ from twopm_flower.verify.report import Report, StepResult
 app = typer.Typer()
 
 _SIGNS = {"passed": "[green]✓[/]", "failed": "[bold red]✗[/]", "skipped": "[yellow]–[/]"}
+
+_LONG = re.compile(r"0x[0-9a-fA-F]{40,64}")
 
 
 class Level(StrEnum):
@@ -74,12 +77,16 @@ def verify(  # noqa: PLR0917  # one parameter for each option
 
 
 def _show_step(step: StepResult) -> None:
+    detail = step.detail
+    if step.status != "failed":
+        # Whoever looks for a difference needs every digit; whoever sees a tick does not.
+        detail = _LONG.sub(lambda found: short(found.group()), detail)
     line = Table.grid(padding=(0, 1))
     line.add_column(width=2, justify="right")
     line.add_column(width=1)
     line.add_column(width=36, overflow="fold")
     line.add_column(overflow="fold", style="red" if step.status == "failed" else "dim")
-    line.add_row(str(step.number), _SIGNS[step.status], escape(step.title), escape(step.detail))
+    line.add_row(str(step.number), _SIGNS[step.status], escape(step.title), escape(detail))
     console().print(line)
 
 

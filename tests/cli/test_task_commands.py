@@ -171,10 +171,11 @@ def test_the_embedded_chain_runs_until_it_is_told_to_stop(twopm, tmp_path):
         assert settings.coordinator.key == Path(ready["key"])
         again = twopm(
             "chain", "deploy", "--rpc", ready["url"], "--key", ready["key"],
-            "--home", tmp_path / "home",
+            "--out", tmp_path / "second.toml", "--home", tmp_path / "home",
         )  # fmt: skip
         assert again.status == 1
         assert "pins a chain already" in again.err
+        assert not (tmp_path / "second.toml").exists()
         clash = twopm("chain", "devnet", "--folder", tmp_path / "chain", "--port", "0", "--json")
         assert clash.status == 1
         assert "embedded chain" in clash.err

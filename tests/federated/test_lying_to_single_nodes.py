@@ -6,7 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
-from lies import assert_stopped, assert_unharmed, on_evaluate, on_train, run_into_refusal
+from lies import (
+    assert_stopped,
+    assert_unharmed,
+    on_close,
+    on_evaluate,
+    on_train,
+    run_into_refusal,
+)
 
 from twopm_flower.federated import wire
 from twopm_flower.federated.exchange import EvaluateOrder
@@ -40,9 +47,15 @@ def test_an_initial_model_of_another_shape_is_refused(federate):
 
 
 def test_no_initial_model_is_no_way_round_the_check(federate):
-    federation = federate()
-    federation.make_grid().orders.append(on_train(1, victim=1, initial={}))
-    one_is_lied_to(federation, 1, "the model's arrays are")
+    federation = federate(rounds=1)
+    grid = federation.make_grid()
+    grid.orders += [on_train(1, victim=1, initial={}), on_close(victim=1, initial={})]
+    federation.run()
+    victim = federation.nodes[1]
+    assert victim.progress.model_digest is None
+    assert victim.progress.update is None
+    assert victim.model_rounds() == set()
+    assert victim.address not in federation.bundle().rounds[0].manifest.nodes
 
 
 def test_another_base_model_in_a_later_round_is_refused_by_all(federate, monkeypatch):

@@ -101,9 +101,13 @@ class TaskLedger:
         ------
         ProtocolViolation
             Not the one that was agreed.
+        NodeBehind
+            None was sent, and this node was not there when it was.
         """
         if self.progress.model_digest is not None:
             return
+        if not initial:
+            raise NodeBehind("this node has not seen the initial model yet", opened_round=0)
         digest = self.task.model_digest(initial)
         if digest != self.task.terms.initial_model:
             raise ProtocolViolation(

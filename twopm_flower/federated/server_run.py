@@ -176,6 +176,8 @@ class ServerRun:
             late too often in a row.
         """
         replies = tuple(replies)
+        # Whoever was behind got older openings with this exchange, or asks again.
+        self._behind = None
         self._note_behind(replies)
         if round_ > 1:
             self._collect_reports(self._rounds[-1], replies)
@@ -256,7 +258,6 @@ class ServerRun:
             current.evaluations = tuple(evaluations[node] for node in manifest.nodes)
         current.release_ciphertexts()
         self._rounds.append(current)
-        self._behind = None
         return ()
 
     def accept_close(self, replies: Iterable[Reply]) -> tuple[ModelStatement, dict[str, str]]:
@@ -435,7 +436,7 @@ class ServerRun:
     def _note_behind(self, replies: Iterable[Reply]) -> None:
         behind = [reply.behind for reply in replies if reply.behind is not None]
         if behind:
-            self._behind = min(behind)
+            self._behind = min(behind if self._behind is None else [*behind, self._behind])
 
     def _count_late(self, aggregate: Aggregate) -> None:
         late = {e.node for e in aggregate.manifest.exclusions if e.reason == "late"}

@@ -13,8 +13,10 @@ from twopm_flower.datasets.features import FeatureEncoder
 from twopm_flower.datasets.partition import partition, split_holdout
 from twopm_flower.datasets.student import load_students
 from twopm_flower.federated import EncryptionMod
+from twopm_flower.federated.active import active_task
 from twopm_flower.models.base import Metrics
 from twopm_flower.models.logistic_regression import LogisticRegression
+from twopm_flower.node.local_data import has_chosen, load_rows
 
 app = ClientApp(mods=[EncryptionMod()])
 
@@ -56,6 +58,13 @@ def evaluate(message: Message, context: Context) -> Message:
 def _rows(
     context: Context, *, held_out: bool
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], LogisticRegression]:
+    folder = active_task()
+    if folder is not None and has_chosen(folder):
+        rows = load_rows(folder)
+        model = LogisticRegression(rows.train_x.shape[1])
+        if held_out:
+            return rows.held_out_x, rows.held_out_y, model
+        return rows.train_x, rows.train_y, model
     run, node = context.run_config, context.node_config
     frame = _students(str(run["subject"]), str(node.get(DATA_KEY, "")))
     parts = partition(
@@ -64,8 +73,8 @@ def _rows(
         str(run["partition"]),
         seed=int(_number(run["seed"])),
     )
-    rows = parts[int(_number(node.get("partition-id", 0)))]
-    split = split_holdout(rows, seed=int(_number(run["seed"])))
+    own = parts[int(_number(node.get("partition-id", 0)))]
+    split = split_holdout(own, seed=int(_number(run["seed"])))
     encoder = FeatureEncoder(str(run["setup"]), str(run["target"]))
     x, y = encoder.encode(frame.iloc[split.held_out if held_out else split.train])
     return x, y, LogisticRegression(encoder.n_features)

@@ -21,6 +21,7 @@ from twopm_flower.errors import (
     VerificationError,
 )
 from twopm_flower.federated import enrolment, wire
+from twopm_flower.federated.active import working_for
 from twopm_flower.federated.app_bundle import app_bundle_digest, running_app_folder
 from twopm_flower.federated.chain_access import deployment_of, open_reader
 from twopm_flower.federated.exchange import (
@@ -134,7 +135,7 @@ class EncryptionMod:
                 f"the server runs task {folder.task_id}, which this node has not joined",
                 hint="Run 'twopm task join', or check which server this SuperNode talks to.",
             )
-        with folder.locked():
+        with folder.locked(), working_for(folder):
             session = _open_session(home, folder.task_id, run_config)
             return wire.reply_content(_step(session, order, run_app))
 

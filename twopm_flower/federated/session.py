@@ -8,6 +8,7 @@ import numpy as np
 
 from twopm_flower.config import NodeSettings
 from twopm_flower.errors import (
+    ConfigError,
     HeadroomError,
     ProtocolViolation,
 )
@@ -127,6 +128,7 @@ class NodeSession:
         task, terms = self._task, self._task.terms
         base = self._ledger.model(order.round - 1)
         trained = task.ordered(trained)
+        self._check_samples(metrics)
         member = task.roster.member(self._signer.address)
         delta = {
             name: trained[name].astype(np.float64) - base[name].astype(np.float64) for name in base
@@ -183,6 +185,16 @@ class NodeSession:
             reports=reports,
             clipped=clipped,
         )
+
+    def _check_samples(self, metrics: dict[str, float]) -> None:
+        member = self._task.roster.member(self._signer.address)
+        trained_on = metrics.get("num-examples")
+        if trained_on != member.samples:
+            raise ConfigError(
+                f"the app trained on {trained_on} samples, this node committed to "
+                f"{member.samples} when it joined",
+                hint="Restore the data as they were then; the weights of the sum rest on it.",
+            )
 
     # --- evaluate ------------------------------------------------------------------------
 

@@ -132,6 +132,11 @@ def choose_rows(folder: TaskFolder, terms: TaskTerms, source: DataSource) -> Dat
     return choice
 
 
+def has_chosen(folder: TaskFolder) -> bool:
+    """Tell whether this node's operator chose its data; simulated nodes have none to."""
+    return (folder.path / _CHOICE_FILE).exists()
+
+
 def load_choice(folder: TaskFolder) -> DataChoice:
     """Return what :func:`choose_rows` remembered.
 

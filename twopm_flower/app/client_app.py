@@ -1,19 +1,19 @@
 """The node's side of the showcase: load this node's students, train, evaluate."""
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from twopm_flower.datasets.features import FeatureEncoder
 from twopm_flower.datasets.partition import partition, split_holdout
-from twopm_flower.datasets.student import load_students
+from twopm_flower.datasets.student import StudentTable, load_students
 from twopm_flower.federated import EncryptionMod
 from twopm_flower.federated.active import active_task
+from twopm_flower.federated.enrolment import DATASET_KEY
 from twopm_flower.models.base import Metrics
 from twopm_flower.models.logistic_regression import LogisticRegression
 from twopm_flower.node.local_data import has_chosen, load_rows
@@ -43,6 +43,7 @@ def train(message: Message, context: Context) -> Message:
     content = RecordDict()
     content["arrays"] = ArrayRecord({name: Array(value) for name, value in arrays.items()})
     content["metrics"] = _metrics(metrics)
+    content[DATASET_KEY] = _description(context)
     return Message(content, reply_to=message)
 
 
@@ -66,7 +67,7 @@ def _rows(
             return rows.held_out_x, rows.held_out_y, model
         return rows.train_x, rows.train_y, model
     run, node = context.run_config, context.node_config
-    frame = _students(str(run["subject"]), str(node.get(DATA_KEY, "")))
+    frame = _students(str(run["subject"]), str(node.get(DATA_KEY, ""))).frame
     parts = partition(
         frame,
         int(_number(node.get("num-partitions", 1))),
@@ -81,15 +82,18 @@ def _rows(
 
 
 @cache
-def _students(subject: str, path: str) -> Any:
-    extra = os.environ.get("TWOPM_EXTRA_DATA_DIR")
-    table = load_students(
-        subject,
-        Path(path) if path else None,
-        extra_dirs=[extra] if extra else [],
-        progress=False,
+def _students(subject: str, path: str) -> StudentTable:
+    return load_students(subject, Path(path) if path else None, progress=False)
+
+
+def _description(context: Context) -> ConfigRecord:
+    folder = active_task()
+    if folder is not None and has_chosen(folder):
+        return ConfigRecord()
+    table = _students(
+        str(context.run_config["subject"]), str(context.node_config.get(DATA_KEY, ""))
     )
-    return table.frame
+    return ConfigRecord({"label": table.label, "synthetic": table.is_synthetic})
 
 
 def _arrays(message: Message) -> dict[str, Any]:

@@ -37,6 +37,8 @@ from twopm_flower.signer.keystore import create_key_file
 
 log = logging.getLogger(__name__)
 SIMULATION_KEY = "twopm-simulation"
+DATASET_KEY = "dataset"
+"""An app may describe its data in a ConfigRecord of this name, for the terms of a simulation."""
 
 
 def simulated(node_config: Mapping[str, Any]) -> bool:
@@ -105,12 +107,14 @@ def _enrol(
     if not home.exists:
         create_key_file(home.path / home.settings.node.identity_key)
         SealingKey.create().save(home.path / home.settings.node.sealing_key)
-    metrics = wire.reported_metrics(run_app(wire.initial_arrays(content)))
+    content_of_app = run_app(wire.initial_arrays(content))
+    metrics = wire.reported_metrics(content_of_app)
     if wire.SAMPLES not in metrics:
         raise RecordError(
             f"the app reported no {wire.SAMPLES!r} in its MetricRecord",
             hint="Return the number of samples, as Flower's FedAvg needs it too.",
         )
+    dataset = _dataset(content_of_app)
     kinds = {name: type(value).__name__ for name, value in metrics.items()}
     card = node_card(home.path.name, home.signer, home.sealing_key.public, deployment)
     return _reply(
@@ -118,10 +122,20 @@ def _enrol(
             "card": card.to_bytes(),
             "samples": int(metrics[wire.SAMPLES]),
             "metrics": canonical_bytes(kinds),
+            "dataset": canonical_bytes(dataset),
             "run_config": canonical_bytes(run_config),
             "app_bundle": app_bundle,
         }
     )
+
+
+def _dataset(content: RecordDict) -> dict[str, Any]:
+    """Return what the app says of its data: a label, and whether they are made up."""
+    said = content.config_records.get(DATASET_KEY, ConfigRecord())
+    return {
+        "label": str(said.get("label", "the app's own data"))[:100],
+        "synthetic": said.get("synthetic") is True,
+    }
 
 
 def _join(fields: ConfigRecord, home: NodeHome, folder: TaskFolder) -> RecordDict:

@@ -102,6 +102,7 @@ class SimulationSetup:
             app_bundle=_same_text(trained, "app_bundle"),
             trust_mode=self._options.trust_mode,
             clip=self._options.clip,
+            dataset=_same(trained, "dataset"),
             min_contributors=self._options.min_contributors,
         )
         task_id, roster = self._join(connector, terms, cards, samples, initial)

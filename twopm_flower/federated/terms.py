@@ -1,6 +1,5 @@
 """The terms of a task that nobody wrote by hand: from a model and what the app reports."""
 
-import re
 from typing import Any
 
 import numpy as np
@@ -110,6 +109,7 @@ def automatic_terms(
     trust_mode: TrustMode,
     clip: float,
     min_contributors: int,
+    dataset: dict[str, Any],
 ) -> TaskTerms:
     """Return the terms of a simulated task, from what the nodes reported at enrolment."""
     return build_terms(
@@ -128,12 +128,8 @@ def automatic_terms(
         evaluate_config=evaluate_config,
         run_config=run_config,
         app_bundle=app_bundle,
-        dataset={"app": "simulation", "label": _label(run_config)},
+        dataset=dataset,
     )
-
-
-def _label(run_config: dict[str, Any]) -> str:
-    return re.sub(r"[^\w .-]", "", str(run_config.get("subject", "the app's own data")))
 
 
 def _train_terms(reported: dict[str, str], limit: int, max_samples: int) -> tuple[MetricTerm, ...]:

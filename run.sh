@@ -94,7 +94,8 @@ test)
     shift
     setup test,lint
     cd -- "$root"
-    exec "$venv/bin/python" -m pytest "$@"
+    # One worker per core; a file's tests stay together, for they share chains and runs.
+    exec "$venv/bin/python" -m pytest --numprocesses auto --dist loadfile "$@"
     ;;
 setup)
     setup "${2:-}"

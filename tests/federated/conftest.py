@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from federation import Federation, Stage, federation
+from moments import RecordedRun, record
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,10 @@ def federate(stage: Stage, tmp_path: Path) -> Callable[..., Federation]:
         return federation(stage, tmp_path / f"federation-{made}", **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def recorded(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> RecordedRun:
+    """Return an honest run, as `record` keeps it; tests copy what they change."""
+    folder = tmp_path_factory.mktemp("recorded")
+    return record(federation(stage, folder / "federation"), folder / "moments")

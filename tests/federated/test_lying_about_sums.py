@@ -86,10 +86,30 @@ def test_an_update_left_out_without_listing_it_is_noticed(federate, monkeypatch,
     everybody_stops(federation, "survivors and exclusions are not the roster", opened)
 
 
-def test_an_aggregate_that_the_manifest_does_not_commit_to_is_noticed(federate, opened):
-    federation = federate()
-    federation.make_grid().orders.append(on_train(2, openings=swap_last_byte))
-    everybody_stops(federation, "the manifest commits to", opened)
+def shown_at_opening(recorded, folder, because, opened, **changes):
+    """Show a node a changed opening of round 1; it stops without decrypting."""
+    moment = recorded.at("train", 2)
+    (opening,) = moment.order.openings
+    values = {name: change(getattr(opening, name)) for name, change in changes.items()}
+    order = replace(moment.order, openings=(replace(opening, **values),))
+    reply, node = moment.show(order, folder)
+    assert reply.has_error()
+    assert_stopped(node, because)
+    assert opened == []
+
+
+def test_the_honest_opening_is_decrypted(recorded, tmp_path, opened):
+    moment = recorded.at("train", 2)
+    reply, node = moment.show(moment.order, tmp_path)
+    assert not reply.has_error()
+    assert node.progress.opened_round == 1
+    assert opened == [4]
+
+
+def test_an_aggregate_that_the_manifest_does_not_commit_to_is_noticed(recorded, tmp_path, opened):
+    shown_at_opening(
+        recorded, tmp_path, "the manifest commits to", opened, aggregate=with_other_last_byte
+    )
 
 
 def test_the_last_aggregate_is_held_to_the_same_checks(federate, opened):
@@ -98,43 +118,26 @@ def test_the_last_aggregate_is_held_to_the_same_checks(federate, opened):
     everybody_stops(federation, "the manifest commits to", opened, after=1)
 
 
-def test_a_dropped_fingerprint_is_noticed(federate, opened):
-    federation = federate()
-
-    def drop(openings):
-        (opening,) = openings
-        return (replace(opening, fingerprints=opening.fingerprints[:-1]),)
-
-    federation.make_grid().orders.append(on_train(2, openings=drop))
-    everybody_stops(federation, "fingerprints are from", opened)
+def test_a_dropped_fingerprint_is_noticed(recorded, tmp_path, opened):
+    because = "fingerprints are from"
+    shown_at_opening(recorded, tmp_path, because, opened, fingerprints=lambda f: f[:-1])
 
 
-def test_a_repeated_fingerprint_in_place_of_another_is_noticed(federate, opened):
-    federation = federate()
-
-    def repeat(openings):
-        (opening,) = openings
-        first = opening.fingerprints[0]
-        return (replace(opening, fingerprints=(first, first, *opening.fingerprints[2:])),)
-
-    federation.make_grid().orders.append(on_train(2, openings=repeat))
-    everybody_stops(federation, "fingerprints are from", opened)
+def test_a_repeated_fingerprint_in_place_of_another_is_noticed(recorded, tmp_path, opened):
+    because = "fingerprints are from"
+    shown_at_opening(
+        recorded, tmp_path, because, opened, fingerprints=lambda f: (f[0], f[0], *f[2:])
+    )
 
 
-def test_a_fingerprint_invented_for_a_node_is_noticed(federate, opened):
-    federation = federate()
-
-    def invent(openings):
-        (opening,) = openings
-        last = opening.fingerprints[-1]
+def test_a_fingerprint_invented_for_a_node_is_noticed(recorded, tmp_path, opened):
+    def invent(fingerprints):
+        last = fingerprints[-1]
         numbers = tuple((n + 1) % MODULUS for n in last.statement.fingerprints)
-        forged = last.model_copy(
-            update={"statement": last.statement.model_copy(update={"fingerprints": numbers})}
-        )
-        return (replace(opening, fingerprints=(*opening.fingerprints[:-1], forged)),)
+        statement = last.statement.model_copy(update={"fingerprints": numbers})
+        return (*fingerprints[:-1], last.model_copy(update={"statement": statement}))
 
-    federation.make_grid().orders.append(on_train(2, openings=invent))
-    everybody_stops(federation, "is signed by", opened)
+    shown_at_opening(recorded, tmp_path, "is signed by", opened, fingerprints=invent)
 
 
 def test_fingerprints_of_another_round_are_noticed(federate, opened):
@@ -155,6 +158,8 @@ def test_fingerprints_of_another_round_are_noticed(federate, opened):
 
 def swap_last_byte(openings):
     opening = openings[-1]
-    frame = bytearray(opening.aggregate)
-    frame[-7] ^= 1
-    return (*openings[:-1], replace(opening, aggregate=bytes(frame)))
+    return (*openings[:-1], replace(opening, aggregate=with_other_last_byte(opening.aggregate)))
+
+
+def with_other_last_byte(frame):
+    return frame[:-7] + bytes([frame[-7] ^ 1]) + frame[-6:]

@@ -1,29 +1,43 @@
 """A malicious server commits to a manifest that does not hold: nodes sign no fingerprints."""
 
+from dataclasses import replace
+
 import pytest
 from lies import (
     assert_stopped,
     changed,
     lie_in_the_manifest,
-    on_evaluate,
     run_into_refusal,
     with_digest_of,
 )
 
 from twopm_flower.errors import KeyCeremonyError, ProtocolViolation, SignatureError
+from twopm_flower.federated.aggregator import RefusedReplyError, RoundAggregator
 from twopm_flower.federated.ceremony import accept_key, check_roster, member_of, membership
 from twopm_flower.privacy.keys import SealingKey
 from twopm_flower.records.manifest import Exclusion
 from twopm_flower.records.roster import Roster
+from twopm_flower.records.statements import sign
 
 OTHER = "0x" + "5a" * 32
 
 
-def everybody_stops(federation, because, *, opened=0):
-    run_into_refusal(federation)
-    for node in federation.nodes:
-        assert_stopped(node, because, opened=opened)
-        assert node.progress.fingerprinted.keys() == {f"{r}/1" for r in range(1, opened + 1)}
+def shown_at_evaluate(recorded, folder, because, *, manifest=None, **changes):
+    """Show a node a changed evaluate order; it stops and signs nothing."""
+    moment = recorded.at("evaluate", 1)
+    if manifest is not None:
+        changes["manifest"] = changed(moment.order.manifest, **manifest)
+    reply, node = moment.show(replace(moment.order, **changes), folder)
+    assert reply.has_error()
+    assert_stopped(node, because)
+    assert node.progress.fingerprinted == {}
+
+
+def test_the_honest_manifest_is_signed(recorded, tmp_path):
+    moment = recorded.at("evaluate", 1)
+    reply, node = moment.show(moment.order, tmp_path)
+    assert not reply.has_error()
+    assert node.progress.fingerprinted == {"1/1": moment.order.manifest.digest}
 
 
 @pytest.mark.parametrize(
@@ -42,45 +56,42 @@ def everybody_stops(federation, because, *, opened=0):
         "task_id",
     ],
 )
-def test_a_manifest_bound_to_something_else_is_refused(federate, field):
-    federation = federate()
-    grid = federation.make_grid()
-    grid.orders.append(on_evaluate(1, manifest=lambda m: m.model_copy(update={field: OTHER})))
-    everybody_stops(federation, OTHER)
+def test_a_manifest_bound_to_something_else_is_refused(recorded, tmp_path, field):
+    shown_at_evaluate(recorded, tmp_path, OTHER, manifest={field: OTHER})
 
 
 def test_a_wrong_previous_manifest_is_refused_in_later_rounds_too(federate, monkeypatch):
     federation = federate(rounds=2)
     lie_in_the_manifest(monkeypatch, lambda m: changed(m, previous_manifest=OTHER), in_round=2)
-    everybody_stops(federation, "previous_manifest", opened=1)
+    run_into_refusal(federation)
+    for node in federation.nodes:
+        assert_stopped(node, "previous_manifest", opened=1)
+        assert node.progress.fingerprinted.keys() == {"1/1"}
 
 
-def test_another_trust_mode_is_refused(federate, monkeypatch):
-    lie_in_the_manifest(monkeypatch, lambda m: changed(m, trust_mode="plaintext"))
-    everybody_stops(federate(), "trust_mode")
+def test_another_trust_mode_is_refused(recorded, tmp_path):
+    shown_at_evaluate(recorded, tmp_path, "trust_mode", manifest={"trust_mode": "plaintext"})
 
 
-def test_a_lie_about_samples_is_refused(federate, monkeypatch):
-    lie_in_the_manifest(monkeypatch, lambda m: changed(m, samples=m.samples - 1))
-    everybody_stops(federate(), "its survivors committed to")
+def test_a_lie_about_samples_is_refused(recorded, tmp_path):
+    samples = recorded.at("evaluate", 1).order.manifest.samples - 1
+    because = "its survivors committed to"
+    shown_at_evaluate(recorded, tmp_path, because, manifest={"samples": samples})
 
 
-def test_too_few_contributors_are_refused_however_they_are_explained(federate, monkeypatch):
-    federation = federate()
-
-    def thin_out(manifest):
-        nodes = [survivor.node for survivor in manifest.survivors[:2]]
-        return changed(
-            manifest,
-            survivors=manifest.survivors[:2],
-            exclusions=tuple(
-                Exclusion(node=s.node, reason="late", detail="") for s in manifest.survivors[2:]
-            ),
-            samples=federation.roster.samples_of(nodes),
-        )
-
-    lie_in_the_manifest(monkeypatch, thin_out)
-    everybody_stops(federation, "2 contributors, the task asks for at least 3")
+def test_too_few_contributors_are_refused_however_they_are_explained(recorded, tmp_path):
+    order = recorded.at("evaluate", 1).order
+    survivors = order.manifest.survivors
+    roster = recorded.federation.roster
+    thinned_out = {
+        "survivors": survivors[:2],
+        "exclusions": tuple(
+            Exclusion(node=s.node, reason="late", detail="") for s in survivors[2:]
+        ),
+        "samples": roster.samples_of([survivor.node for survivor in survivors[:2]]),
+    }
+    because = "2 contributors, the task asks for at least 3"
+    shown_at_evaluate(recorded, tmp_path, because, manifest=thinned_out)
 
 
 def test_an_update_that_a_node_did_not_send_is_refused_by_it_and_by_the_others(
@@ -111,8 +122,6 @@ def test_a_node_knows_the_update_that_it_sent_even_if_its_signature_were_stolen(
         )
 
     def resigned(update, node):
-        from twopm_flower.records.statements import sign
-
         statement = update.statement.model_copy(update={"update_digest": OTHER})
         return sign(statement, node.home.signer, federation.stage.deployment.domain)
 
@@ -121,27 +130,20 @@ def test_a_node_knows_the_update_that_it_sent_even_if_its_signature_were_stolen(
     assert_stopped(victim, f"lists update {OTHER} as this node's; it sent")
 
 
-def test_a_forged_signature_under_an_update_is_refused(federate):
-    federation = federate()
-
-    def forge(updates):
-        first, second = updates[0], updates[1]
-        return (first.model_copy(update={"signature": second.signature}), *updates[1:])
-
-    federation.make_grid().orders.append(on_evaluate(1, updates=forge))
-    everybody_stops(federation, "is signed by")
+def test_a_forged_signature_under_an_update_is_refused(recorded, tmp_path):
+    first, second, *rest = recorded.at("evaluate", 1).order.updates
+    forged = first.model_copy(update={"signature": second.signature})
+    shown_at_evaluate(recorded, tmp_path, "is signed by", updates=(forged, second, *rest))
 
 
-def test_a_missing_update_statement_is_refused(federate):
-    federation = federate()
-    federation.make_grid().orders.append(on_evaluate(1, updates=lambda u: u[:-1]))
-    everybody_stops(federation, "update statements are from")
+def test_a_missing_update_statement_is_refused(recorded, tmp_path):
+    updates = recorded.at("evaluate", 1).order.updates
+    shown_at_evaluate(recorded, tmp_path, "update statements are from", updates=updates[:-1])
 
 
-def test_update_statements_in_another_order_are_refused(federate):
-    federation = federate()
-    federation.make_grid().orders.append(on_evaluate(1, updates=lambda u: tuple(reversed(u))))
-    everybody_stops(federation, "update statements are from")
+def test_update_statements_in_another_order_are_refused(recorded, tmp_path):
+    updates = recorded.at("evaluate", 1).order.updates
+    shown_at_evaluate(recorded, tmp_path, "update statements are from", updates=updates[::-1])
 
 
 def test_a_node_that_is_left_out_goes_on_and_raises_an_alarm_the_second_time(
@@ -149,8 +151,6 @@ def test_a_node_that_is_left_out_goes_on_and_raises_an_alarm_the_second_time(
 ):
     federation = federate(rounds=3)
     victim = federation.nodes[3]
-    from twopm_flower.federated.aggregator import RefusedReplyError, RoundAggregator
-
     honest = RoundAggregator.receive
 
     def censor(self, flower_node, reply):

@@ -1,5 +1,6 @@
 """A malicious server shows nodes different things: those who are lied to go no further."""
 
+import shutil
 import sys
 from dataclasses import replace
 
@@ -10,12 +11,12 @@ from lies import (
     assert_stopped,
     assert_unharmed,
     on_close,
-    on_evaluate,
     on_train,
     run_into_refusal,
 )
+from tiny_app import tiny_app
 
-from twopm_flower.federated import wire
+from twopm_flower.federated import LocalGrid, wire
 from twopm_flower.federated.exchange import EvaluateOrder
 
 
@@ -39,11 +40,19 @@ def test_another_initial_model_is_refused(federate):
     one_is_lied_to(federation, 1, "the initial model has digest")
 
 
-def test_an_initial_model_of_another_shape_is_refused(federate):
-    federation = federate()
-    lie = on_train(1, victim=1, initial={"weight": np.zeros((2, 2), np.float32)})
-    federation.make_grid().orders.append(lie)
-    one_is_lied_to(federation, 1, "the model's arrays are")
+def refuses(recorded, folder, kind, because, **changes):
+    """Show a node a changed order of round 1; it stops."""
+    moment = recorded.at(kind, 1)
+    reply, node = moment.show(replace(moment.order, **changes), folder)
+    assert reply.has_error()
+    assert_stopped(node, because)
+    return node
+
+
+def test_an_initial_model_of_another_shape_is_refused(recorded, tmp_path):
+    other = {"weight": np.zeros((2, 2), np.float32)}
+    node = refuses(recorded, tmp_path, "train", "the model's arrays are", initial=other)
+    assert node.model_rounds() == set()
 
 
 def test_no_initial_model_is_no_way_round_the_check(federate):
@@ -85,17 +94,13 @@ def test_another_base_model_in_a_later_round_is_refused_by_all(federate, monkeyp
     ],
     ids=["other", "more", "changed", "wrong round"],
 )
-def test_another_training_configuration_is_refused(federate, config):
-    federation = federate()
-    federation.make_grid().orders.append(on_train(1, victim=2, config=config))
-    one_is_lied_to(federation, 2, "the server sent the configuration")
+def test_another_training_configuration_is_refused(recorded, tmp_path, config):
+    refuses(recorded, tmp_path, "train", "the server sent the configuration", config=config)
 
 
-def test_another_evaluation_configuration_is_refused(federate):
-    federation = federate()
-    lie = on_evaluate(1, victim=2, config={"threshold": 0.1, "server-round": 1})
-    federation.make_grid().orders.append(lie)
-    one_is_lied_to(federation, 2, "the server sent the configuration")
+def test_another_evaluation_configuration_is_refused(recorded, tmp_path):
+    other = {"threshold": 0.1, "server-round": 1}
+    refuses(recorded, tmp_path, "evaluate", "the server sent the configuration", config=other)
 
 
 def test_another_run_configuration_is_refused(federate):
@@ -170,35 +175,29 @@ def test_when_everybody_is_lied_to_the_run_ends(federate):
 
 
 @pytest.mark.parametrize("kind", ["enrol", "join", "deal", "accept"])
-def test_a_deployed_node_is_not_enrolled_by_messages(federate, kind):
-    federation = federate()
-    grid = federation.make_grid()
-    node = federation.nodes[0]
-    before = {p: p.read_bytes() for p in node.home.path.rglob("*") if p.is_file()}
+def test_a_deployed_node_is_not_enrolled_by_messages(recorded, tmp_path, kind):
+    home = tmp_path / "home"
+    shutil.copytree(recorded.at("train", 1).node.home.path, home)
+    before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
+    grid = LocalGrid(tiny_app(), [{"partition-id": 0, "twopm-home": str(home)}], {})
     content = RecordDict()
-    content[wire.TWOPM] = ConfigRecord({"kind": kind, "task": federation.task_id})
-    message = Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
-    message.metadata.__dict__["_message_id"] = "1"
-    reply = super(type(grid), grid).deliver(message)
+    content[wire.TWOPM] = ConfigRecord({"kind": kind, "task": recorded.federation.task_id})
+    (reply,) = grid.send_and_receive(
+        [Message(content, dst_node_id=1, message_type=MessageType.TRAIN)]
+    )
     assert "a deployed node joins through its operator only" in reply.error.reason
-    assert {p: p.read_bytes() for p in node.home.path.rglob("*") if p.is_file()} == before
+    assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize("task", ["../../etc", "0x" + "AB" * 32, "", "0x" + "0" * 63])
-def test_a_task_id_that_is_none_never_names_a_folder(federate, task):
-    federation = federate()
-    grid = federation.make_grid()
-    grid.orders.append(on_train(1, task_id=task))
-    run_into_refusal(federation)
-    for _, reply in grid.replied:
-        assert "is not a task id" in reply.error.reason
+def test_a_task_id_that_is_none_never_names_a_folder(recorded, tmp_path, task):
+    moment = recorded.at("train", 1)
+    reply, _ = moment.show(replace(moment.order, task_id=task), tmp_path)
+    assert "is not a task id" in reply.error.reason
 
 
-def test_a_task_that_a_node_has_not_joined_is_refused(federate):
-    federation = federate()
-    grid = federation.make_grid()
-    grid.orders.append(on_train(1, task_id="0x" + "ab" * 32))
-    run_into_refusal(federation)
-    for _, reply in grid.replied:
-        assert "which this node has not joined" in reply.error.reason
-        assert "twopm task join" in reply.error.reason
+def test_a_task_that_a_node_has_not_joined_is_refused(recorded, tmp_path):
+    moment = recorded.at("train", 1)
+    reply, _ = moment.show(replace(moment.order, task_id="0x" + "ab" * 32), tmp_path)
+    assert "which this node has not joined" in reply.error.reason
+    assert "twopm task join" in reply.error.reason

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from federation import Federation, LyingGrid, Node, Order
 from flwr.app import Message, MessageType
+from flwr.clientapp import ClientApp
 from tiny_app import tiny_app
 
 from twopm_flower.federated import wire
@@ -20,13 +21,15 @@ class Moment:
     node: Node
     order: Order
 
-    def show(self, order: Order, folder: Path) -> tuple[Message, Node]:
+    def show(
+        self, order: Order, folder: Path, app: ClientApp | None = None
+    ) -> tuple[Message, Node]:
         """Show a copy of the node another order, and return its reply and the copy."""
         home = folder / "copy"
         shutil.copytree(self.node.home.path, home)
         node = Node(self.node.index, NodeHome(home), self.node.task_id)
         config = {"partition-id": node.index, "num-partitions": 4, "twopm-home": str(home)}
-        grid = LyingGrid(tiny_app(), [config], dict(node.folder.terms.run_config))
+        grid = LyingGrid(app or tiny_app(), [config], dict(node.folder.terms.run_config))
         training = not isinstance(order, EvaluateOrder)
         message = Message(
             wire.order_content(order, arrays_key="arrays", config_key="config"),

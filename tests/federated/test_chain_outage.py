@@ -8,6 +8,8 @@ from twopm_flower.errors import ChainUnavailable
 from twopm_flower.federated import RoundCallback
 from twopm_flower.verify import verify_bundle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def own_stage(tmp_path):

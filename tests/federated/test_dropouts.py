@@ -106,6 +106,7 @@ def test_a_survivor_that_vanishes_before_its_fingerprints_leads_to_a_second_atte
     assert_verified(federation)
 
 
+@pytest.mark.slow
 def test_when_survivors_keep_vanishing_the_run_ends(federate):
     federation = federate(rounds=2)
     silence(federation, lambda kind, r, a: kind == "evaluate")
@@ -135,6 +136,7 @@ def test_a_node_that_missed_openings_gets_them_again_and_catches_up(federate):
     assert_verified(federation)
 
 
+@pytest.mark.slow
 def test_a_node_that_was_never_there_before_catches_up_from_the_initial_model(federate):
     federation = federate(rounds=5)
     silence(federation, lambda kind, r, _: kind != "close" and r <= 2)
@@ -169,6 +171,7 @@ def test_without_a_quorum_for_the_final_model_nothing_is_finalised(federate):
     assert federation.stage.connector.task(federation.task_id).state == "running"
 
 
+@pytest.mark.slow
 def test_an_error_from_flower_counts_like_silence(federate):
     federation = federate(rounds=2)
 
@@ -231,10 +234,7 @@ WRITES = 16
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize(
     "number",
-    [
-        n if n in (3, 4, 8) else pytest.param(n, marks=pytest.mark.slow)
-        for n in range(1, WRITES + 1)
-    ],
+    [n if n in (4, 8) else pytest.param(n, marks=pytest.mark.slow) for n in range(1, WRITES + 1)],
 )
 def test_a_node_killed_around_any_write_goes_on_afterwards(federate, number, before):
     federation = federate(rounds=2)

@@ -88,6 +88,7 @@ def test_a_manifest_of_another_task_with_the_same_nodes_stops_the_node(federate)
     assert_stopped(second.nodes[1], "the manifest's task_id is")
 
 
+@pytest.mark.slow
 def test_update_statements_of_another_task_stop_the_node(federate):
     first, second = federate(), federate()
     seen = {}
@@ -247,6 +248,7 @@ def test_a_server_that_does_not_record_is_refused_after_the_tolerated_rounds(
     assert "rounds [1, 2] are not on chain" in refusals.pop()
 
 
+@pytest.mark.slow
 def test_a_strict_node_tolerates_no_unrecorded_round(federate, silent_outbox):
     federation = federate(rounds=2)
     for node in federation.nodes:
@@ -269,6 +271,7 @@ def test_strict_nodes_wait_for_each_record_and_finish(federate, caplog):
         assert node.progress.pending == ()
 
 
+@pytest.mark.slow
 def test_a_node_whose_own_endpoint_is_down_goes_on_for_the_tolerated_rounds(federate):
     federation = federate(rounds=2)
     federation.nodes[1].lose_the_chain()

@@ -23,7 +23,14 @@ from tiny_app import tiny_app
 
 from twopm_flower.errors import QuorumError
 from twopm_flower.federated import wire
+from twopm_flower.federated.aggregator import (
+    NodePins,
+    RefusedReplyError,
+    RoundAggregator,
+    Setting,
+)
 from twopm_flower.federated.exchange import EvaluateOrder, TrainOrder
+from twopm_flower.federated.task import TaskContext
 from twopm_flower.privacy.frame import UPDATE_HEADER_BYTES
 from twopm_flower.privacy.residues import MODULUS
 from twopm_flower.records.statements import sign
@@ -105,63 +112,107 @@ def run_without(federation, **settings):
         "node", "key", "other seed",
     ],
 )  # fmt: skip
-def test_a_bad_frame_is_left_out_with_its_reason(federate, change, reason, detail):
-    federation = federate(rounds=1)
-    rewrite_update(federation, lambda reply: replace(reply, frame=change(reply.frame)))
-    run_without(federation)
-    listed = only_exclusion(federation)
+def test_a_bad_frame_is_left_out_with_its_reason(recorded, change, reason, detail):
+    sent = recorded.updates[BAD]
+    listed = left_out(recorded, replace(sent, frame=change(sent.frame)))
     assert listed.reason == reason
     assert detail in listed.detail
 
 
-def resign(federation, reply, signer, **changes):
-    statement = reply.update.statement.model_copy(update=changes)
-    return replace(reply, update=sign(statement, signer, federation.stage.deployment.domain))
-
-
-def test_an_update_signed_by_somebody_else_is_left_out(federate):
+def test_one_bad_frame_does_not_change_what_the_others_get(federate):
     federation = federate(rounds=1)
-    foreign = federation.nodes[0].home.signer
-    domain = federation.stage.deployment.domain
-
-    def stolen(reply):
-        signature = sign(
-            reply.update.statement.model_copy(update={"node": foreign.address}), foreign, domain
-        ).signature
-        return replace(reply, update=reply.update.model_copy(update={"signature": signature}))
-
-    rewrite_update(federation, stolen)
+    rewrite_update(federation, lambda reply: replace(reply, frame=reply.frame[:-1]))
     run_without(federation)
-    listed = only_exclusion(federation)
+    assert only_exclusion(federation).reason == "malformed"
+
+
+def left_out(recorded, reply):
+    """Hand the server three honest updates and a bad one; return how the bad one is listed."""
+    federation = recorded.federation
+    honest = federation.bundle().rounds[0].manifest
+    task = TaskContext(
+        task_id=federation.task_id,
+        domain=federation.stage.deployment.domain,
+        terms=federation.terms,
+        roster=federation.roster,
+        key_id=honest.key_id,
+    )
+    setting = Setting(
+        round=1,
+        attempt=1,
+        previous_manifest=honest.previous_manifest,
+        base_model=honest.base_model,
+        config_digest=honest.config_digest,
+    )
+    aggregator = RoundAggregator(task, setting, NodePins(), asked=range(4), barred={})
+    for index in range(3):
+        aggregator.receive(index, recorded.updates[index])
+    with pytest.raises(RefusedReplyError) as caught:
+        aggregator.receive(BAD, reply)
+    aggregator.refuse(BAD, caught.value)
+    manifest = aggregator.finish().manifest
+    assert len(manifest.survivors) == 3
+    (listed,) = manifest.exclusions
+    assert listed.node == federation.nodes[BAD].address
+    return listed
+
+
+def resigned(recorded, signer, frame=None, **changes):
+    """Return the bad node's update with a changed statement, signed anew."""
+    sent = recorded.updates[BAD]
+    statement = sent.update.statement.model_copy(update=changes)
+    signed = sign(statement, signer, recorded.federation.stage.deployment.domain)
+    return replace(sent, update=signed, frame=sent.frame if frame is None else frame)
+
+
+def test_an_update_signed_by_somebody_else_is_left_out(recorded):
+    foreign = recorded.federation.nodes[0].home.signer
+    stolen = resigned(recorded, foreign, node=foreign.address).update.signature
+    sent = recorded.updates[BAD]
+    forged = sent.update.model_copy(update={"signature": stolen})
+    listed = left_out(recorded, replace(sent, update=forged))
     assert listed.reason == "signature"
     assert "is signed by" in listed.detail
 
 
-def test_an_update_signed_for_another_chain_is_left_out(federate):
-    federation = federate(rounds=1)
-    bad = federation.nodes[BAD].home.signer
-    elsewhere = federation.stage.deployment.domain.model_copy(update={"chain_id": 1})
-    rewrite_update(
-        federation, lambda r: replace(r, update=sign(r.update.statement, bad, elsewhere))
-    )
-    run_without(federation)
-    assert only_exclusion(federation).reason == "signature"
+def test_an_update_signed_for_another_chain_is_left_out(recorded):
+    bad = recorded.federation.nodes[BAD].home.signer
+    sent = recorded.updates[BAD]
+    elsewhere = recorded.federation.stage.deployment.domain.model_copy(update={"chain_id": 1})
+    signed = sign(sent.update.statement, bad, elsewhere)
+    assert left_out(recorded, replace(sent, update=signed)).reason == "signature"
 
 
 @pytest.mark.parametrize(
     "field",
-    ["base_model", "previous_manifest", "config_digest", "app_bundle", "roster_digest",
-     "terms_digest", "update_digest"],
-)  # fmt: skip
-def test_an_update_bound_to_something_else_is_left_out(federate, field):
-    federation = federate(rounds=1)
-    bad = federation.nodes[BAD].home.signer
+    [
+        "task_id",
+        "terms_digest",
+        "roster_digest",
+        "app_bundle",
+        "config_digest",
+        "previous_manifest",
+        "base_model",
+        "key_id",
+        "parameters_id",
+        "layout_digest",
+        "update_digest",
+    ],
+)
+def test_an_update_bound_to_something_else_is_left_out(recorded, field):
+    bad = recorded.federation.nodes[BAD].home.signer
     other = "0x" + "66" * 32
-    rewrite_update(federation, lambda reply: resign(federation, reply, bad, **{field: other}))
-    run_without(federation)
-    listed = only_exclusion(federation)
+    listed = left_out(recorded, resigned(recorded, bad, **{field: other}))
     assert listed.reason == "binding"
     assert other in listed.detail
+
+
+@pytest.mark.parametrize("field", ["round", "attempt"])
+def test_an_update_signed_for_another_round_or_attempt_is_left_out(recorded, field):
+    bad = recorded.federation.nodes[BAD].home.signer
+    listed = left_out(recorded, resigned(recorded, bad, **{field: 2}))
+    assert listed.reason == "binding"
+    assert f"{field} is 2, expected 1" in listed.detail
 
 
 def test_the_update_of_an_earlier_round_is_left_out(federate):
@@ -179,17 +230,11 @@ def test_the_update_of_an_earlier_round_is_left_out(federate):
     assert "bound to round 1; expected was 2" in listed.detail
 
 
-def test_an_outsiders_update_is_left_out_and_does_not_stand_for_anybody(federate):
-    federation = federate(rounds=1)
+def test_an_outsiders_update_is_left_out_and_does_not_stand_for_anybody(recorded):
     outsider = LocalSigner(bytes([9]) * 32)
-
-    def pretend(reply):
-        frame = body(reply.frame, 52, bytes.fromhex(outsider.address[2:]))
-        return resign(federation, replace(reply, frame=frame), outsider, node=outsider.address)
-
-    rewrite_update(federation, pretend)
-    run_without(federation)
-    listed = only_exclusion(federation)
+    frame = body(recorded.updates[BAD].frame, 52, bytes.fromhex(outsider.address[2:]))
+    reply = resigned(recorded, outsider, frame, node=outsider.address)
+    listed = left_out(recorded, reply)
     assert listed.reason == "binding"
     assert f"{outsider.address} is not a member" in listed.detail
 
@@ -313,7 +358,12 @@ def of_another_shape(message, context, content):
 
 
 def without_loss(message, context, content):
-    content["metrics"] = MetricRecord({"num-examples": 3, "correct": 1})
+    del content["metrics"]["loss"]
+    return content
+
+
+def on_other_rows(message, context, content):
+    content["metrics"]["num-examples"] += 1
     return content
 
 
@@ -331,17 +381,27 @@ def two_array_records(message, context, content):
         (in_float64, "is float64, not float32"),
         (of_another_shape, "the model's arrays are"),
         (without_loss, "the app reported no ['loss']"),
+        (on_other_rows, "the app trained on 41 samples, this node committed to 40"),
         (two_array_records, "carries 2 ArrayRecords, not one"),
     ],
-    ids=["raises", "NaN", "infinity", "float64", "shape", "metric", "records"],
+    ids=["raises", "NaN", "infinity", "float64", "shape", "metric", "samples", "records"],
 )
-def test_a_broken_app_sends_nothing_and_is_listed_as_an_error(federate, behaviour, said):
+def test_a_broken_app_sends_nothing_and_says_why(recorded, tmp_path, behaviour, said):
+    moment = recorded.at("train", 1)
+    reply, node = moment.show(moment.order, tmp_path, tiny_app({0: behaviour}))
+    assert reply.has_error()
+    assert said in reply.error.reason
+    assert node.progress.update is None
+    assert node.progress.halted is None
+
+
+def test_a_node_with_a_broken_app_is_listed_with_an_error(federate):
     federation = federate(rounds=1)
-    federation.make_grid(tiny_app({BAD: behaviour}))
+    federation.make_grid(tiny_app({BAD: failing}))
     run_without(federation)
     listed = only_exclusion(federation)
     assert listed.reason == "error"
-    assert said in listed.detail
+    assert "the app failed (ValueError)" in listed.detail
 
 
 def test_what_an_app_raises_stays_on_the_node(federate, caplog):
@@ -430,6 +490,7 @@ def test_below_the_quorum_the_run_ends_and_says_what_each_node_answered(federate
         assert node.progress.opened_round == 0
 
 
+@pytest.mark.slow
 def test_garbage_in_place_of_a_reply_is_left_out_as_malformed(federate):
     federation = federate(rounds=1)
 
@@ -448,6 +509,7 @@ def test_garbage_in_place_of_a_reply_is_left_out_as_malformed(federate):
     assert only_exclusion(federation).reason == "malformed"
 
 
+@pytest.mark.slow
 def test_a_node_that_flower_calls_unavailable_is_listed_so(federate):
     federation = federate(rounds=2)
 

@@ -9,7 +9,7 @@ from types import FunctionType, ModuleType
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
-from federation import MAX_NODES
+from federation import MAX_NODES, federation
 from flwr.common.serde import message_to_proto
 from quantised_fedavg import largest_value, quantised_run
 from tiny_app import SAMPLES, train_locally
@@ -20,18 +20,14 @@ from twopm_flower.federated.server_run import ServerRun
 ROUNDS = 3
 
 
-def everything_that_crossed(federation, caplog):
-    """Return, by name, the bytes of all messages, replies, kept files, the chain and the logs."""
-    grid = federation.grid
+def kept_files(made):
+    """Return, by name, the bytes of all that the coordinator and the chain keep."""
     found = {}
-    for number, message in enumerate(grid.messages_seen):
-        found[f"message {number}"] = message
-    for file in federation.coordinator.rglob("*"):
+    for file in made.coordinator.rglob("*"):
         if file.is_file() and file.name != "coordinator.key":
-            found[str(file.relative_to(federation.coordinator))] = file.read_bytes()
-    for file in federation.stage.devnet.folder.glob("chain.sqlite*"):
+            found[str(file.relative_to(made.coordinator))] = file.read_bytes()
+    for file in made.stage.devnet.folder.glob("chain.sqlite*"):
         found[f"chain {file.name}"] = file.read_bytes()
-    found["log"] = "\n".join(caplog.messages).encode()
     return found
 
 
@@ -47,27 +43,27 @@ def spellings(secret):
     ]
 
 
-def keys_of(federation):
+def keys_of(made):
     secrets = {}
-    for node in federation.nodes:
+    for node in made.nodes:
         identity = (node.home.path / "identity.key").read_text().strip().removeprefix("0x")
         secrets[f"identity key of {node.index}"] = bytes.fromhex(identity)
         pem = (node.home.path / "sealing.key").read_bytes()
         private = serialization.load_pem_private_key(pem, password=None)
         secrets[f"sealing key of {node.index}"] = private.private_bytes_raw()
         secrets[f"sealing key file of {node.index}"] = pem.splitlines()[1]
-    secrets["shared key"] = federation.nodes[0].folder.shared_key.secret.reveal()[:64]
+    secrets["shared key"] = made.nodes[0].folder.shared_key.secret.reveal()[:64]
     return secrets
 
 
-def weights_of(federation, models):
+def weights_of(made, models):
     """Return the bytes of every model after the initial one and of every node's update."""
     values = {}
     limit = largest_value(MAX_NODES)
-    scale = int(limit / federation.terms.clip)
+    scale = int(limit / made.terms.clip)
     for round_, (base, model) in enumerate(pairwise(models), start=1):
         values[f"model {round_}"] = model["weight"]
-        for index in range(len(federation.nodes)):
+        for index in range(len(made.nodes)):
             trained = train_locally(base, index)["weight"]
             change = trained.astype(float) - base["weight"].astype(float)
             weight = scale * SAMPLES[index] / max(SAMPLES)
@@ -85,42 +81,56 @@ def weights_of(federation, models):
     return spelt
 
 
-def needles(federation, models):
+def needles(made, models):
     found = {}
-    for name, secret in {**keys_of(federation), **weights_of(federation, models)}.items():
+    for name, secret in {**keys_of(made), **weights_of(made, models)}.items():
         for number, spelling in enumerate(spellings(secret)):
             assert len(spelling) >= 12, name
             found[f"{name} ({number})"] = spelling
     return found
 
 
-@pytest.fixture
-def searched(federate, caplog):
+class Lines(logging.Handler):
+    """Keeps every line that is logged, at whatever level."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+
+
+@pytest.fixture(scope="module")
+def searched(stage, tmp_path_factory):
     """Run once, recording every byte, and return (crossed, needles, federation)."""
+    made = federation(stage, tmp_path_factory.mktemp("searched"), rounds=ROUNDS)
+    grid, log = made.make_grid(), Lines()
+    crossed = {}
 
-    def run():
-        federation = federate(rounds=ROUNDS)
-        grid = federation.make_grid()
-        grid.messages_seen = []
+    def record(deliver, message, index):
+        number = len(crossed)
+        crossed[f"message {number} as sent"] = message_to_proto(message).SerializeToString()
+        crossed[f"message {number}"] = content_bytes(message.content)
+        reply = deliver(message)
+        crossed[f"message {number}, the reply"] = content_bytes(reply.content)
+        return reply
 
-        def record(deliver, message, index):
-            grid.messages_seen.append(message_to_proto(message).SerializeToString())
-            grid.messages_seen.append(content_bytes(message.content))
-            reply = deliver(message)
-            grid.messages_seen.append(content_bytes(reply.content))
-            return reply
-
-        grid.messages.append(record)
-        with caplog.at_level(logging.DEBUG):
-            result = federation.run()
-        models = quantised_run(
-            federation.initial, [0, 1, 2, 3], ROUNDS, clip=4.0, max_nodes=MAX_NODES
-        )
-        crossed = everything_that_crossed(federation, caplog)
-        crossed["result"] = repr(result).encode() + content_bytes({"arrays": result.arrays})
-        return crossed, needles(federation, models), federation
-
-    return run
+    grid.messages.append(record)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(log)
+    root.setLevel(logging.DEBUG)
+    try:
+        result = made.run()
+    finally:
+        root.setLevel(level)
+        root.removeHandler(log)
+    assert log.lines
+    models = quantised_run(made.initial, [0, 1, 2, 3], ROUNDS, clip=4.0, max_nodes=MAX_NODES)
+    crossed["log"] = "\n".join(log.lines).encode()
+    crossed["result"] = repr(result).encode() + content_bytes({"arrays": result.arrays})
+    return {**crossed, **kept_files(made)}, needles(made, models), made
 
 
 def content_bytes(content):
@@ -134,23 +144,19 @@ def content_bytes(content):
 
 
 def test_neither_keys_nor_weights_cross_the_wire_or_stand_in_logs_files_or_chain(searched):
-    crossed, secret, federation = searched()
-    initial = federation.initial["weight"].tobytes()
+    crossed, secret, made = searched
+    initial = made.initial["weight"].tobytes()
     assert any(initial in data for name, data in crossed.items() if name.startswith("message"))
-    leaks = [
-        f"{what} in {where}"
-        for where, data in crossed.items()
-        for what, needle in secret.items()
-        if needle in data
-    ]
+    everything = b"\0\0".join(crossed.values())
+    leaks = [what for what, needle in secret.items() if needle in everything]
     assert leaks == []
 
 
 def test_the_search_finds_the_same_secrets_in_the_nodes_own_homes(searched):
-    _, secret, federation = searched()
+    _, secret, made = searched
     homes = {
         node.index: b"".join(p.read_bytes() for p in node.home.path.rglob("*") if p.is_file())
-        for node in federation.nodes
+        for node in made.nodes
     }
     for index, data in homes.items():
         for what in ("identity key", "sealing key file"):
@@ -190,18 +196,18 @@ class MemorySearch(RoundCallback):
 
 
 def test_the_servers_memory_of_a_run_holds_neither_keys_nor_weights(federate):
-    federation = federate(rounds=2)
-    models = quantised_run(federation.initial, [0, 1, 2, 3], 2, clip=4.0, max_nodes=MAX_NODES)
-    search = MemorySearch(needles(federation, models))
-    federation.run(callbacks=[search])
+    made = federate(rounds=2)
+    models = quantised_run(made.initial, [0, 1, 2, 3], 2, clip=4.0, max_nodes=MAX_NODES)
+    search = MemorySearch(needles(made, models))
+    made.run(callbacks=[search])
     assert search.looked_at > 500
     assert search.leaks == []
 
 
 def test_homes_are_readable_by_their_owner_alone_where_it_matters(federate):
-    federation = federate(rounds=1)
-    federation.run()
-    for node in federation.nodes:
+    made = federate(rounds=1)
+    made.run()
+    for node in made.nodes:
         secret = [node.home.path / "identity.key", node.home.path / "sealing.key"]
         secret += [node.folder.path / "shared.key", *node.folder.path.glob("model-*")]
         secret += [*node.folder.path.glob("update-*"), node.folder.path / "progress.json"]

@@ -10,8 +10,10 @@ from lies import (
     run_into_refusal,
     with_digest_of,
 )
+from moments import Moment
 
 from twopm_flower.errors import KeyCeremonyError, ProtocolViolation, SignatureError
+from twopm_flower.federated import wire
 from twopm_flower.federated.aggregator import RefusedReplyError, RoundAggregator
 from twopm_flower.federated.ceremony import accept_key, check_roster, member_of, membership
 from twopm_flower.privacy.keys import SealingKey
@@ -245,3 +247,14 @@ def test_a_key_dealt_by_anybody_but_the_first_member_is_not_accepted(federate):
             roster=shuffled,
             deployment=federation.stage.deployment,
         )
+
+
+def test_a_model_is_evaluated_for_the_server_once_only(recorded, tmp_path):
+    # A second masked evaluation, over almost the same nodes, would give one away.
+    moment = recorded.at("evaluate", 1)
+    first, node = moment.show(moment.order, tmp_path)
+    again, _ = Moment(node, moment.order).show(moment.order, tmp_path / "again")
+    first, again = (wire.parse_evaluate_reply(reply.content) for reply in (first, again))
+    assert first.evaluation is not None
+    assert again.evaluation is None
+    assert again.fingerprint == first.fingerprint

@@ -23,6 +23,7 @@ from twopm_flower.verify.round import check_manifest, check_updates
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+NO_MODEL = "this node has not seen the initial model yet"
 
 
 class TaskLedger:
@@ -107,7 +108,7 @@ class TaskLedger:
         if self.progress.model_digest is not None:
             return
         if not initial:
-            raise NodeBehind("this node has not seen the initial model yet", opened_round=0)
+            raise NodeBehind(NO_MODEL, opened_round=0)
         digest = self.task.model_digest(initial)
         if digest != self.task.terms.initial_model:
             raise ProtocolViolation(
@@ -170,6 +171,8 @@ class TaskLedger:
         task, progress = self.task, self.progress
         check_manifest(manifest, task_id=task.task_id, terms=task.terms, roster=task.roster)
         self.require_round(manifest.round - 1)
+        if progress.model_digest is None:
+            raise NodeBehind(NO_MODEL, opened_round=0)
         expected = {
             "previous_manifest": progress.opened_manifest,
             "base_model": progress.model_digest,

@@ -14,6 +14,7 @@ Each says what was wrong, with which value, and what to do next::
     │   ├── HeadroomError        a value would not fit the encrypted sum
     │   ├── LayoutError          arrays or metrics are not the agreed ones
     │   └── KeyCeremonyError     a key cannot be dealt, sealed or opened
+    ├── ImpossibleSum            an opened sum that honest nodes cannot have added up to
     ├── ChainError               the chain cannot be used
     │   ├── ChainUnavailable     nobody answers: worth trying again
     │   ├── WrongChain           somebody else's chain answers
@@ -90,6 +91,10 @@ class LayoutError(PrivacyError):
 
 class KeyCeremonyError(PrivacyError):
     """A key cannot be dealt, sealed or opened."""
+
+
+class ImpossibleSum(TwopmError):
+    """An opened sum that honest nodes cannot have added up to."""
 
 
 class ChainError(TwopmError):

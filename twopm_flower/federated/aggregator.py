@@ -230,7 +230,9 @@ class RoundAggregator:
         known = self._pins.address_of
         unknown: list[RefusedReplyError] = []
         for flower_node, refusal in self._refused:
-            node = known.get(flower_node, refusal.node)
+            # Only a claim whose signature held, and that failed later, says who the sender is.
+            claimed = refusal.node if refusal.reason == "binding" else None
+            node = known.get(flower_node, claimed)
             member = node is not None and node in self._task.roster.nodes
             if node is None or not member or (flower_node not in known and node in self._accepted):
                 unknown.append(refusal)

@@ -4,17 +4,21 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from twopm_flower.chain.base import RoundRecord
+from twopm_flower.chain.base import RoundRecord, TaskState
 from twopm_flower.config import NodeSettings
 from twopm_flower.errors import ChainUnavailable, ProtocolViolation, QuorumError
 from twopm_flower.federated.progress import Pending
 
 
 class RecordReader(Protocol):
-    """The one question that a node asks its chain endpoint during a run."""
+    """What a node asks its chain endpoint during a run."""
 
     def round_record(self, task_id: str, round_number: int, attempt: int) -> RoundRecord | None:
         """Return a record, or None when there is none yet."""
+        ...
+
+    def task(self, task_id: str) -> TaskState:
+        """Return the task, with the round and attempt recorded last."""
         ...
 
 
@@ -34,6 +38,15 @@ def unrecorded(
     for entry in pending:
         try:
             record = reader.round_record(task_id, entry.round, entry.attempt)
+            if record is None and _beyond(task_id, entry, reader):
+                # Looked up again: it may have been recorded, and the next one, in between.
+                record = reader.round_record(task_id, entry.round, entry.attempt)
+                if record is None:
+                    raise ProtocolViolation(
+                        f"the chain goes on beyond round {entry.round}, attempt {entry.attempt}, "
+                        "and holds no record of it; the server showed "
+                        f"{entry.manifest_digest}"
+                    )
         except ChainUnavailable:
             record = None
         if record is None:
@@ -46,6 +59,11 @@ def unrecorded(
                 f"attempt {entry.attempt}; the server showed {entry.manifest_digest}"
             )
     return tuple(missing)
+
+
+def _beyond(task_id: str, entry: Pending, reader: RecordReader) -> bool:
+    task = reader.task(task_id)
+    return (task.last_round, task.last_attempt) > (entry.round, entry.attempt)
 
 
 def await_anchor(

@@ -50,7 +50,9 @@ def simulated(node_config: Mapping[str, Any]) -> bool:
     """
     if "twopm-home" in node_config:
         return False
-    return bool(node_config.get(SIMULATION_KEY)) or "ray" in sys.modules
+    if node_config.get(SIMULATION_KEY):
+        return True
+    return "ray" in sys.modules and not NodeHome(default_home()).exists
 
 
 def simulation_home(node_config: Mapping[str, Any], flower_node: int) -> NodeHome:

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
 from twopm_flower.config import default_home
 from twopm_flower.errors import (
     ConfigError,
-    KeyCeremonyError,
+    ImpossibleSum,
     NodeBehind,
     ProtocolViolation,
     QuorumError,
@@ -43,10 +43,9 @@ log = logging.getLogger(__name__)
 
 HOME_KEY = "twopm-home"
 BEHIND = "twopm-behind:"
-# The texts of these errors quote public records only; others may quote data.
+# The texts of these errors quote public records only; others may quote data or local paths.
 _TOLD = (
-    ConfigError,
-    KeyCeremonyError,
+    ImpossibleSum,
     ProtocolViolation,
     QuorumError,
     RecordError,
@@ -77,9 +76,10 @@ class EncryptionMod:
     >>> from flwr.clientapp import ClientApp
     >>> app = ClientApp(mods=[EncryptionMod()])
 
-    Other mods, such as Flower's ``LocalDpMod``, go behind it and see the plain update::
+    Other mods go behind it and see the plain update. Flower's ``LocalDpMod`` handles train
+    messages only, so it belongs to the train function::
 
-        ClientApp(mods=[EncryptionMod(), LocalDpMod(1.0, 0.1, 10.0, 1e-5)])
+        @app.train(mods=[LocalDpMod(1.0, 0.1, 10.0, 1e-5)])
     """
 
     def __init__(self, home: Path | None = None) -> None:
@@ -128,6 +128,12 @@ class EncryptionMod:
                 msg.content, home, run_config=run_config, app_bundle=_app_bundle(), run_app=run_app
             )
         order = wire.parse_order(msg.content)
+        # Flower chooses the app's function by the message's type, we the step by its kind.
+        expected = MessageType.TRAIN if isinstance(order, TrainOrder) else MessageType.EVALUATE
+        if msg.metadata.message_type != expected:
+            raise ProtocolViolation(
+                f"a message of type {msg.metadata.message_type!r} carries an order for {expected!r}"
+            )
         home = NodeHome(self._home_path(ctxt))
         folder = home.task(order_task(order))
         if not (folder.path / "terms.json").exists():

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from twopm_flower.errors import ProtocolViolation
+from twopm_flower.errors import ImpossibleSum, PrivacyError, ProtocolViolation
 from twopm_flower.federated.exchange import FloatArrays, ModelReport, Opening
 from twopm_flower.federated.ledger import TaskLedger
 from twopm_flower.privacy.frame import parse_aggregate
@@ -47,13 +47,21 @@ class Opener:
         NodeBehind
             Openings are missing.
         """
+        rounds = [opening.manifest.round for opening in openings]
+        if rounds != sorted(set(rounds)):
+            raise ProtocolViolation(f"the server's openings are of rounds {rounds}, not in order")
         self._ledger.accept_initial(initial)
-        reports = []
-        for opening in openings:
-            if opening.manifest.round <= self._ledger.progress.opened_round:
-                continue
-            reports.append(self._open(opening))
+        reports = [
+            self._open(opening)
+            for opening in openings
+            if opening.manifest.round > self._ledger.progress.opened_round
+        ]
         self._ledger.require_round(upto)
+        if openings and openings[-1].manifest.digest != self._ledger.progress.opened_manifest:
+            raise ProtocolViolation(
+                f"round {upto} was opened under manifest "
+                f"{self._ledger.progress.opened_manifest}; the server now shows another"
+            )
         return tuple(reports) or self._report_again(openings)
 
     def _open(self, opening: Opening) -> ModelReport:
@@ -72,17 +80,24 @@ class Opener:
                 f"the manifest commits to {manifest.aggregate_digest}"
             )
         check_fingerprints(manifest, opening.fingerprints, aggregate, task.domain)
-        mean, sums = open_aggregate(
-            aggregate,
-            layout=task.layout,
-            parameters=task.parameters,
-            backend=task.backend,
-            key=self._key,
-            clip=task.terms.clip,
-            samples_total=manifest.samples,
-            max_samples=task.terms.max_samples,
-            contributors=len(manifest.survivors),
-        )
+        try:
+            mean, sums = open_aggregate(
+                aggregate,
+                layout=task.layout,
+                parameters=task.parameters,
+                backend=task.backend,
+                key=self._key,
+                clip=task.terms.clip,
+                samples_total=manifest.samples,
+                max_samples=task.terms.max_samples,
+                contributors=len(manifest.survivors),
+            )
+        except PrivacyError as error:
+            raise ImpossibleSum(
+                f"the sum of round {manifest.round} opens to what no honest nodes add up to: "
+                "a contributor is dishonest",
+                hint="Ask the coordinator to cancel the task: 'twopm task cancel'.",
+            ) from error
         base = self._ledger.model(manifest.round - 1)
         model = {
             name: (array.astype(np.float64) + mean[name]).astype(np.float32)
@@ -117,13 +132,8 @@ class Opener:
 
     def _report_again(self, openings: tuple[Opening, ...]) -> tuple[ModelReport, ...]:
         # A later attempt repeats an opening that this node has done: the same report again.
-        if not openings or openings[-1].manifest.round != self._ledger.progress.opened_round:
+        if not openings:
             return ()
-        if openings[-1].manifest.digest != self._ledger.progress.opened_manifest:
-            raise ProtocolViolation(
-                f"round {self._ledger.progress.opened_round} was opened under manifest "
-                f"{self._ledger.progress.opened_manifest}; the server now shows another"
-            )
         data = self._ledger.folder.load_report(self._ledger.progress.opened_round)
         return (ModelReport.from_bytes(data),)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twopm_flower.errors import QuorumError, RecordError
+from twopm_flower.errors import QuorumError, RecordError, VerificationError
 from twopm_flower.federated.aggregator import (
     AcceptedUpdate,
     Aggregate,
@@ -45,6 +45,8 @@ from twopm_flower.records.statements import (
     ModelStatement,
     Signed,
 )
+from twopm_flower.verify.outcome_steps import check_evaluation_sums
+from twopm_flower.verify.round import check_fingerprint_binding
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +183,7 @@ class ServerRun:
         self._note_behind(replies)
         if round_ > 1:
             self._collect_reports(self._rounds[-1], replies)
+        self._raise_if_impossible(round_ - 1, replies)
         base, previous = self._base(round_)
         setting = Setting(
             round=round_,
@@ -242,7 +245,7 @@ class ServerRun:
                 self._take_evaluation(
                     reply.value, evaluations, model_round=manifest.round - 1, closing=False
                 )
-            except (RecordError, RefusedReplyError) as error:
+            except (RecordError, RefusedReplyError, VerificationError) as error:
                 log.warning("round %d: node %d: %s", manifest.round, reply.flower_node, error)
         missing = tuple(node for node in manifest.nodes if node not in fingerprints)
         if missing:
@@ -254,8 +257,9 @@ class ServerRun:
                 self._barred[node] = f"no valid fingerprints in attempt {manifest.attempt}"
             return missing
         current.fingerprints = tuple(fingerprints[node] for node in manifest.nodes)
-        if set(evaluations) == set(manifest.nodes):
-            current.evaluations = tuple(evaluations[node] for node in manifest.nodes)
+        current.evaluations = self._possible(
+            manifest.nodes, evaluations, where=f"evaluation of model {manifest.round - 1}"
+        )
         current.release_ciphertexts()
         self._rounds.append(current)
         return ()
@@ -281,8 +285,8 @@ class ServerRun:
                 except RecordError as error:
                     log.warning("closing: node %d: %s", reply.flower_node, error)
         nodes = last.aggregate.manifest.nodes
-        if set(evaluations) == set(nodes):
-            self._closing = tuple(evaluations[node] for node in nodes)
+        self._closing = self._possible(nodes, evaluations, where="evaluation of the final model")
+        self._raise_if_impossible(len(self._rounds), replies)
         self._base(len(self._rounds) + 1)
         agreed = last.agreed()
         if agreed is None:
@@ -295,8 +299,10 @@ class ServerRun:
 
     def opened_metrics(self, round_: int) -> dict[str, float] | None:
         """Return the sums of a round's training metrics in their own units."""
-        agreed = self._rounds[round_ - 1].agreed()
-        if agreed is None:
+        entry = self._rounds[round_ - 1]
+        agreed = entry.agreed()
+        if agreed is None or entry.aggregate.manifest.attempt > 1:
+            # Nodes send zeros after the first attempt: see NodeSession.finish_train.
             return None
         scales = {metric.name: metric.scale for metric in self.task.terms.train_metrics}
         return {name: value / scales[name] for name, value in agreed[1].sums.items()}
@@ -344,6 +350,15 @@ class ServerRun:
         if self._current is None:
             raise RecordError("no attempt is under way")
         return self._current
+
+    def _raise_if_impossible(self, opened: int, replies: Iterable[Reply]) -> None:
+        told = [r for r in replies if r.value is None and r.detail.startswith("ImpossibleSum")]
+        if len(told) >= self.task.terms.quorum:
+            raise QuorumError(
+                f"round {opened}: {len(told)} nodes say that the sum opens to what honest nodes "
+                "cannot have added up to: a contributor is dishonest, nobody can tell which",
+                hint="Cancel the task ('twopm task cancel') and make another with other members.",
+            )
 
     def _base(self, round_: int) -> tuple[str, str]:
         if round_ == 1:
@@ -394,10 +409,10 @@ class ServerRun:
         if signed is None:
             return
         manifest = self._require_current().aggregate.manifest
-        statement = signed.check(self.task.domain)
+        statement = check_fingerprint_binding(manifest, signed, self.task.domain)
         update = updates.get(signed.node)
-        if update is None or statement.manifest_digest != manifest.digest:
-            raise RecordError(f"{signed.node} signed fingerprints for another manifest")
+        if update is None:
+            raise RecordError(f"{signed.node} signed fingerprints and is no survivor")
         self._pins.pin(reply.flower_node, signed.node)
         residues = update.ciphertext.residues()
         if statement.fingerprints != tuple(fingerprint(residues, point) for point in points):
@@ -432,6 +447,24 @@ class ServerRun:
             raise RecordError(f"{signed.node} signed an evaluation for another exchange")
         if signed.node in manifest.nodes:
             taken[signed.node] = signed
+
+    def _possible(
+        self,
+        nodes: tuple[str, ...],
+        evaluations: dict[str, Signed[EvaluationStatement]],
+        *,
+        where: str,
+    ) -> tuple[Signed[EvaluationStatement], ...]:
+        """Return the evaluations if all are there and their sums are possible, else none."""
+        if set(evaluations) != set(nodes):
+            return ()
+        statements = tuple(evaluations[node] for node in nodes)
+        try:
+            check_evaluation_sums(self.task.terms.evaluation_metrics, statements, where=where)
+        except VerificationError as error:
+            log.warning("ALARM: %s; a node evaluated dishonestly, the sums are dropped", error)
+            return ()
+        return statements
 
     def _note_behind(self, replies: Iterable[Reply]) -> None:
         behind = [reply.behind for reply in replies if reply.behind is not None]

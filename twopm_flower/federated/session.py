@@ -114,6 +114,11 @@ class NodeSession:
     def begin_train(self, order: TrainOrder) -> tuple[FloatArrays, tuple[ModelReport, ...]]:
         """Open what is to be opened and return the model to train on, with the reports."""
         self._ledger.check_setting(order.config, self._task.terms.train_config, order.round)
+        if order.round > self._task.terms.rounds:
+            raise ProtocolViolation(
+                f"the server goes on with round {order.round}, the task has "
+                f"{self._task.terms.rounds}"
+            )
         reports = self._opener.advance(order.initial, order.openings, upto=order.round - 1)
         return self._ledger.model(order.round - 1), reports
 
@@ -129,6 +134,10 @@ class NodeSession:
         base = self._ledger.model(order.round - 1)
         trained = task.ordered(trained)
         self._check_samples(metrics)
+        if order.attempt > 1:
+            # Two attempts of a round hold almost the same nodes: were both opened, the
+            # difference of the sums would be one node's. So only the first carries metrics.
+            metrics = dict.fromkeys((m.name for m in terms.train_metrics), 0.0)
         member = task.roster.member(self._signer.address)
         delta = {
             name: trained[name].astype(np.float64) - base[name].astype(np.float64) for name in base
@@ -191,8 +200,8 @@ class NodeSession:
         trained_on = metrics.get("num-examples")
         if trained_on != member.samples:
             raise ConfigError(
-                f"the app trained on {trained_on} samples, this node committed to "
-                f"{member.samples} when it joined",
+                f"the app trained on {trained_on} samples, not on the {member.samples} that "
+                "this node committed to when it joined",
                 hint="Restore the data as they were then; the weights of the sum rest on it.",
             )
 

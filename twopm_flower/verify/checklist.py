@@ -171,4 +171,10 @@ def _notes(bundle: RunBundle, *, anchored: bool, re_executed: bool) -> tuple[str
     if not anchored:
         notes.append("Not anchored: nothing was compared with a chain.")
     notes.append("That the models are decrypted correctly rests on the quorum that signed them.")
+    members, quorum = len(bundle.roster.members), bundle.terms.quorum
+    if 2 * quorum <= members:
+        notes.append(
+            f"The quorum of {quorum} is no majority of {members} members: statements that the "
+            "coordinator left out cannot be seen here."
+        )
     return tuple(notes)

@@ -104,7 +104,9 @@ def opened_metrics(subject: Subject) -> Iterator[ModelMetrics]:
             model_round=model_round,
             contributors=0 if entry is None else len(entry.manifest.survivors),
             samples=0 if entry is None else entry.manifest.samples,
-            training=None if metrics is None else _in_units(terms.train_metrics, metrics.sums),
+            training=_in_units(terms.train_metrics, metrics.sums)
+            if entry is not None and metrics is not None and entry.manifest.attempt == 1
+            else None,
             evaluators=len(statements),
             evaluation=_in_units(
                 terms.evaluation_metrics, unmasked(terms.evaluation_metrics, statements)
@@ -161,7 +163,7 @@ def check_masked(
                 getattr(statement, field), expected, f"{where}: {field} of {signed.node}", "due is"
             )
         require(len(statement.masked), len(terms), f"{where}: values of {signed.node}", "declared:")
-    check_sums_in_range(terms, unmasked(terms, evaluations), nodes=len(evaluations), where=where)
+    check_evaluation_sums(terms, evaluations, where=where)
 
 
 def unmasked(
@@ -174,6 +176,24 @@ def unmasked(
     }
 
 
+def check_evaluation_sums(
+    terms: Sequence[MetricTerm],
+    evaluations: Sequence[Signed[EvaluationStatement]],
+    *,
+    where: str,
+) -> None:
+    """Check that the sums of masked evaluations are possible; the server does so as well.
+
+    Raises
+    ------
+    VerificationError
+        A sum is out of its range, or more rows are correct than there are.
+    """
+    sums = unmasked(terms, evaluations)
+    check_sums_in_range(terms, sums, nodes=len(evaluations), where=where)
+    _check_correct_at_most_rows(terms, sums, where)
+
+
 def check_sums_in_range(
     terms: Sequence[MetricTerm], sums: Mapping[str, int], *, nodes: int, where: str
 ) -> None:
@@ -182,8 +202,7 @@ def check_sums_in_range(
     Raises
     ------
     VerificationError
-        A metric is missing or undeclared, out of its range, or more rows are correct than
-        there are.
+        A metric is missing or undeclared, or out of its range.
     """
     require(sorted(sums), sorted(term.name for term in terms), f"{where}: metrics", "declared are")
     for term in terms:
@@ -193,6 +212,11 @@ def check_sums_in_range(
             raise VerificationError(
                 f"{where}: the sum of {term.name} is {sums[term.name]}, not in 0 to {largest:g}"
             )
+
+
+def _check_correct_at_most_rows(
+    terms: Sequence[MetricTerm], sums: Mapping[str, int], where: str
+) -> None:
     scales = {term.name: term.scale for term in terms}
     for rows in ("rows", "num-examples"):
         both = {"correct", rows} <= scales.keys()

@@ -61,6 +61,10 @@ def check_manifest(
                 f"round {manifest.round}: the manifest's {field} is "
                 f"{getattr(manifest, field)}, the task's is {value}"
             )
+    if manifest.round > terms.rounds:
+        raise VerificationError(
+            f"the manifest is of round {manifest.round}, the task has {terms.rounds}"
+        )
     named = {*manifest.nodes, *(exclusion.node for exclusion in manifest.exclusions)}
     if named != set(roster.nodes):
         missing, foreign = set(roster.nodes) - named, named - set(roster.nodes)
@@ -121,6 +125,27 @@ def check_updates(
             )
 
 
+def check_fingerprint_binding(
+    manifest: RoundManifest, signed: Signed[FingerprintStatement], domain: Domain
+) -> FingerprintStatement:
+    """Return a fingerprint statement that its node signed for exactly this manifest.
+
+    Raises
+    ------
+    VerificationError
+        It is about another task, round, attempt or manifest.
+    SignatureError
+        Its node did not sign it.
+    """
+    statement = signed.check(domain)
+    bound = (statement.task_id, statement.round, statement.attempt, statement.manifest_digest)
+    if bound != (manifest.task_id, manifest.round, manifest.attempt, manifest.digest):
+        raise VerificationError(
+            f"round {manifest.round}: {signed.node} signed fingerprints for another manifest"
+        )
+    return statement
+
+
 def check_fingerprints(
     manifest: RoundManifest,
     fingerprints: Sequence[Signed[FingerprintStatement]],
@@ -149,12 +174,7 @@ def check_fingerprints(
     points = challenges(manifest.digest)
     totals = [0] * len(points)
     for signed in fingerprints:
-        statement = signed.check(domain)
-        bound = (statement.task_id, statement.round, statement.attempt, statement.manifest_digest)
-        if bound != (manifest.task_id, manifest.round, manifest.attempt, manifest.digest):
-            raise VerificationError(
-                f"round {manifest.round}: {signed.node} signed fingerprints for another manifest"
-            )
+        statement = check_fingerprint_binding(manifest, signed, domain)
         if len(statement.fingerprints) != len(points):
             raise VerificationError(
                 f"round {manifest.round}: {signed.node} signed {len(statement.fingerprints)} "

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from twopm_flower.chain.devnet import Devnet, serve
-from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say, short
+from twopm_flower.cli.output import Home, Json, fields, home_of, plain, print_json, say, short
 from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.node.chain_file import open_any_reader, read_chain_file
 from twopm_flower.node.delivery import deliver as deliver_records
@@ -94,7 +94,7 @@ def use(
     if json:
         print_json(chain.model_dump(mode="json"))
     else:
-        say(f"This home believes chain {chain.chain_id} and contract {chain.task_registry}.")
+        say(f"This home believes chain {chain.chain_id} and contract {plain(chain.task_registry)}.")
 
 
 @app.command(epilog="Example: twopm chain status")

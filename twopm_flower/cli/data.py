@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say
+from twopm_flower.cli.output import Home, Json, fields, home_of, plain, print_json, say
 from twopm_flower.node.data_files import add_file, data_folder, find_data
 
 app = typer.Typer(no_args_is_help=True, help="The student data: what is found, and where.")
@@ -47,7 +47,7 @@ def add(
     if json:
         print_json({"path": str(stored)})
     else:
-        say(f"[green]{stored} is in place.[/]")
+        say(f"[green]{plain(stored)} is in place.[/]")
 
 
 @app.command(epilog="Example: twopm data path")

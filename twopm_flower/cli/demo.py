@@ -9,10 +9,9 @@ from typing import Annotated, Self
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from twopm_flower.cli.output import Json, console, print_json
+from twopm_flower.cli.output import Json, console, plain, print_json
 from twopm_flower.config import default_home
 from twopm_flower.errors import ConfigError
 
@@ -110,7 +109,7 @@ class _Telling:
 
     def __init__(self, rounds: int, *, quiet: bool) -> None:
         self._rounds = rounds
-        self._console = Console(highlight=False, quiet=quiet)
+        self._console = Console(highlight=False, emoji=False, quiet=quiet)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -137,7 +136,7 @@ class _Telling:
         """Print a line that stays."""
         seconds = time.monotonic() - self._started
         sign = "[red]✗[/]" if "FAILED" in text else "[green]✓[/]"
-        self._progress.console.print(f"[dim]{seconds:5.0f} s[/] {sign} {escape(text)}")
+        self._progress.console.print(f"[dim]{seconds:5.0f} s[/] {sign} {plain(text)}")
 
     def training(self, round_: int, doing: str) -> None:
         """Show where the run is; a round that has ended leaves a line."""

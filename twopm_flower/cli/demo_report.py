@@ -4,12 +4,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
 from twopm_flower.cli.demo_comparison import Comparison, Score
 from twopm_flower.cli.demo_story import DemoResult
+from twopm_flower.cli.output import plain
 from twopm_flower.records.bundle import ChainRecord
 from twopm_flower.verify import ModelMetrics
 
@@ -90,13 +90,13 @@ def next_steps(result: DemoResult) -> str:
     home = f"TWOPM_HOME={_quoted(str(result.coordinator))}"
     return (
         f"\nDone in {total:.0f} s; nothing is left running.\n"
-        f"[bold]Bundle[/]  {escape(str(result.bundle_path))}\n"
-        f"[bold]Next[/]    {escape(home)} twopm verify --require re-executed"
+        f"[bold]Bundle[/]  {plain(result.bundle_path)}\n"
+        f"[bold]Next[/]    {plain(home)} twopm verify --require re-executed"
     )
 
 
 def _rounds(result: DemoResult) -> Table:
-    title = f"[bold]{escape(result.label)}[/], set-up {result.options.setup}"
+    title = f"[bold]{plain(result.label)}[/], set-up {plain(result.options.setup)}"
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     for name in ("Round", "Nodes", "Accuracy", "Loss", "Upload", "Gas"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -152,7 +152,7 @@ def _trust(result: DemoResult) -> Panel:
     if result.synthetic:
         text = f"SYNTHETIC DATA: the students are made up, and so is every result.\n{text}"
     style = "cyan" if result.bundle.terms.trust_mode == "shared-key" else "red"
-    return Panel(escape(text), title="Who could read what", style=style, width=80)
+    return Panel(plain(text), title="Who could read what", style=style, width=80)
 
 
 def _scores(comparison: Comparison) -> dict[str, Score]:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from twopm_flower.cli.output import Home, Json, home_of, print_json, say
+from twopm_flower.cli.output import Home, Json, home_of, plain, print_json, say
 from twopm_flower.node.doctor import examine
 
 app = typer.Typer()
@@ -29,8 +28,9 @@ def doctor(
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            say(f"{_SIGNS[finding.state]} [bold]{finding.subject}[/]: {escape(finding.detail)}")
+            subject, detail = plain(finding.subject), plain(finding.detail)
+            say(f"{_SIGNS[finding.state]} [bold]{subject}[/]: {detail}")
             if finding.remedy:
-                say(f"    {escape(finding.remedy)}")
+                say(f"    {plain(finding.remedy)}")
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(1)

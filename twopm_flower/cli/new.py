@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from twopm_flower.cli.output import Json, print_json, say
+from twopm_flower.cli.output import Json, plain, print_json, say
 from twopm_flower.errors import ConfigError
 
 app = typer.Typer()
@@ -29,7 +28,7 @@ def new(
     if json:
         print_json({"folder": str(folder), "files": list(files)})
         return
-    say(f"[green]Wrote a Flower app of {len(files)} files to {escape(str(folder))}.[/]")
+    say(f"[green]Wrote a Flower app of {len(files)} files to {plain(folder)}.[/]")
     say("Its README.md tells how to install and run it.")
 
 

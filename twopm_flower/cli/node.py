@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from twopm_flower.cli.output import Home, Json, Yes, confirm, fields, home_of, print_json, say
+from twopm_flower.cli.output import (
+    Home,
+    Json,
+    Yes,
+    confirm,
+    fields,
+    home_of,
+    plain,
+    print_json,
+    say,
+)
 from twopm_flower.federated.home import NodeHome, write_atomically
 from twopm_flower.node import provision
 from twopm_flower.node.chain_file import read_chain_file
@@ -90,7 +100,7 @@ def trust(
     if json:
         print_json(asdict(identity))
     else:
-        say(f"[green]{identity.name} is trusted.[/]")
+        say(f"[green]{plain(identity.name)} is trusted.[/]")
 
 
 @app.command(epilog="Example: twopm node untrust bob")
@@ -104,7 +114,7 @@ def untrust(
     if json:
         print_json(asdict(identity))
     else:
-        say(f"{identity.name} ({identity.address}) is no longer trusted.")
+        say(f"{plain(identity.name)} ({identity.address}) is no longer trusted.")
 
 
 @app.command(
@@ -161,7 +171,7 @@ def resume_(
     reason = overview(folder, task_id).halted
     if reason is not None and not json:
         say("[bold]This node stopped because another party broke the protocol:[/]")
-        say(reason)
+        say(plain(reason))
     if reason is not None:
         confirm("Did you find out why, and is it safe to go on?", yes=yes)
     reason = resume(folder, task_id)

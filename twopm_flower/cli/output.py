@@ -1,9 +1,10 @@
 """How commands speak: tables for people, JSON for programs, one red line for errors."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -19,6 +20,13 @@ Home = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
+# Controls of C0 and C1 (a terminal obeys them), marks that turn the direction of writing
+# (a name then reads as another one), other line ends, and halves of characters, which no
+# terminal can be sent.
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
 
 def home_of(chosen: Path | None) -> Path:
     """Return the home that a command works in."""
@@ -27,17 +35,40 @@ def home_of(chosen: Path | None) -> Path:
 
 def console() -> Console:
     """Return the console for people; made anew, so that it follows a redirected stdout."""
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)
+
+
+def plain(text: object) -> str:
+    """Return text of a record, a file, another party or an error as markup that shows it.
+
+    Brackets stay brackets, and what would steer the terminal is shown as a sign: whoever
+    wrote a title or a reason could otherwise colour, hide or overwrite what this program says.
+
+    Parameters
+    ----------
+    text : object
+        Anything; its `str` is shown.
+    """
+    return escape(_UNPRINTABLE.sub(_sign, str(text)))
+
+
+def _sign(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else "\ufffd"
 
 
 def say(text: str) -> None:
-    """Print a line with rich markup."""
+    """Print a line with rich markup; what others wrote goes through `plain` first."""
     console().print(text)
 
 
 def print_json(value: Any) -> None:
-    """Print a JSON value to stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a JSON value to stdout; nothing in it steers a terminal."""
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    # JSON itself escapes C0 only. A line end between lines is layout; inside a string it is \n.
+    typer.echo("\n".join(_UNPRINTABLE.sub(lambda c: f"\\u{ord(c.group()):04x}", s) for s in lines))
 
 
 def fields(pairs: Mapping[str, object]) -> None:
@@ -49,16 +80,16 @@ def fields(pairs: Mapping[str, object]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs.items():
-        table.add_row(name, escape(str(value)))
+        table.add_row(name, plain(value))
     console().print(table)
 
 
 def show_error(message: str, hint: str | None) -> None:
     """Print an error, and what to do about it, to stderr."""
-    errors = Console(stderr=True, highlight=False)
-    errors.print(f"[bold red]Error:[/] [red]{escape(message)}[/]", soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, emoji=False)
+    errors.print(f"[bold red]Error:[/] [red]{plain(message)}[/]", soft_wrap=True)
     if hint:
-        errors.print(f"  {escape(hint)}", soft_wrap=True)
+        errors.print(f"  {plain(hint)}", soft_wrap=True)
 
 
 def confirm(question: str, *, yes: bool) -> None:

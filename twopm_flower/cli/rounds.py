@@ -7,7 +7,7 @@ import pandas as pd
 import typer
 from rich.table import Table
 
-from twopm_flower.cli.output import Home, Json, console, home_of, print_json, say, short
+from twopm_flower.cli.output import Home, Json, console, home_of, plain, print_json, say, short
 from twopm_flower.inspect import is_synthetic
 from twopm_flower.inspect import rounds as rounds_of
 from twopm_flower.node.runs import Run, load_run, open_chain, refreshed
@@ -34,7 +34,7 @@ def rounds(
         print_json({"task_id": loaded.bundle.task_id, "rounds": as_json(table)})
         return
     terms = loaded.bundle.terms
-    say(f"[bold]{terms.title}[/]  (trust mode {terms.trust_mode})")
+    say(f"[bold]{plain(terms.title)}[/]  (trust mode {terms.trust_mode})")
     if is_synthetic(terms) or terms.trust_mode == "plaintext":
         warning = "SYNTHETIC DATA" if is_synthetic(terms) else "PLAINTEXT: nothing was encrypted"
         say(f"[bold red]{warning}[/]")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say, short
+from twopm_flower.cli.output import Home, Json, fields, home_of, plain, print_json, say, short
 from twopm_flower.cli.rounds import as_json, load_up_to_date
 from twopm_flower.errors import ConfigError
 from twopm_flower.inspect import rounds, updates
@@ -53,4 +53,4 @@ def show(
     for update in sent:
         colour = "green" if update["status"] == "added" else "red"
         what = short(update["update"]) if update["status"] == "added" else update["detail"]
-        say(f"  {update['node']}  [{colour}]{update['status']}[/]  {what}")
+        say(f"  {update['node']}  [{colour}]{update['status']}[/]  {plain(what)}")

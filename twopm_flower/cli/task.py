@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from twopm_flower.cli.output import Home, Json, Yes, confirm, fields, home_of, print_json, say
+from twopm_flower.cli.output import (
+    Home,
+    Json,
+    Yes,
+    confirm,
+    fields,
+    home_of,
+    plain,
+    print_json,
+    say,
+)
 from twopm_flower.cli.task_views import assignments, run_config_toml, show_roster, show_terms
 from twopm_flower.config import load_settings
 from twopm_flower.federated.chain_access import open_connector, open_reader
@@ -256,7 +266,7 @@ def list_(home: Home = None, json: Json = False) -> None:
     for task in tasks:
         members = "not started" if task.members is None else f"{task.members} members"
         say(f"[bold]{task.task_id}[/]")
-        say(f"  {task.title} · {task.rounds} rounds · {task.trust_mode} · {members}")
+        say(f"  {plain(task.title)} · {task.rounds} rounds · {task.trust_mode} · {members}")
     if not tasks:
         say("No tasks here.")
 

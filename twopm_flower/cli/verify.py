@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from twopm_flower.cli.output import Home, Json, console, home_of, print_json, say, short, show_error
+from twopm_flower.cli.output import (
+    Home,
+    Json,
+    console,
+    home_of,
+    plain,
+    print_json,
+    say,
+    short,
+    show_error,
+)
 from twopm_flower.node.runs import load_run, open_chain, refreshed
 from twopm_flower.verify.checklist import verify_bundle
 from twopm_flower.verify.report import Report, StepResult
@@ -59,7 +68,7 @@ def verify(  # noqa: PLR0917  # one parameter for each option
         # A run's own folder may be older than its last delivery; a bundle speaks for itself.
         bundle = refreshed(bundle, reader)
     if not json:
-        say(f"[bold]{escape(bundle.terms.title)}[/]  ({len(bundle.rounds)} rounds)")
+        say(f"[bold]{plain(bundle.terms.title)}[/]  ({len(bundle.rounds)} rounds)")
         say(f"task {bundle.task_id}\n")
     report = verify_bundle(bundle, chain=reader, progress=None if json else _show_step)
     too_weak = require is Level.RE_EXECUTED and report.level != "re-executed"
@@ -86,7 +95,7 @@ def _show_step(step: StepResult) -> None:
     line.add_column(width=1)
     line.add_column(width=36, overflow="fold")
     line.add_column(overflow="fold", style="red" if step.status == "failed" else "dim")
-    line.add_row(str(step.number), _SIGNS[step.status], escape(step.title), escape(detail))
+    line.add_row(str(step.number), _SIGNS[step.status], plain(step.title), plain(detail))
     console().print(line)
 
 
@@ -94,13 +103,13 @@ def _show_outcome(report: Report, why_no_chain: str | None) -> None:
     say("")
     failure = report.first_failure
     if failure is not None:
-        say(f"[bold red]Step {failure.number} does not hold: {escape(failure.title)}.[/]")
+        say(f"[bold red]Step {failure.number} does not hold: {plain(failure.title)}.[/]")
     elif report.anchored:
         level = "re-executed" if report.level == "re-executed" else "checked by fingerprints"
         say(f"[bold green]Every step holds.[/] Sums were {level}.")
     else:
         say("[bold yellow]Every step holds, and no chain confirms it.[/]")
     if failure is None and why_no_chain is not None:
-        say(f"No chain was asked: {escape(why_no_chain)}")
+        say(f"No chain was asked: {plain(why_no_chain)}")
     for note in report.notes:
-        say(f"[dim]· {escape(note)}[/]")
+        say(f"[dim]· {plain(note)}[/]")

@@ -39,7 +39,8 @@ def rounds(bundle: RunBundle, timings: Timings | None = None) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``round, attempt, contributors, excluded, samples``: as the manifest says;
-        ``train_accuracy, train_loss``: of the nodes' own models on their training rows;
+        ``train_accuracy, train_loss``: of the nodes' own models on their training rows, NaN in
+        a round that took more than one attempt, for nodes then send zeros;
         ``accuracy, loss, evaluated_rows``: of the round's model on held-out rows, NaN where
         the sums were not opened; ``upload_bytes``: of one node; ``gas, block, transaction``:
         of the record, missing while there is none; ``model, manifest``: digests.
@@ -167,7 +168,15 @@ def plot_rounds(bundle: RunBundle, *, data_label: str = "") -> "Figure":
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     left.set_title("Accuracy on held-out rows", loc="left", fontsize=10)
     right.set_title("Loss on held-out rows (nats)", loc="left", fontsize=10)
-    figure.suptitle(_caption(bundle, data_label), fontsize=11, x=0.01, ha="left", color=_MUTED)
+    # A title is another party's text: a dollar sign in it is no formula.
+    figure.suptitle(
+        _caption(bundle, data_label),
+        fontsize=11,
+        x=0.01,
+        ha="left",
+        color=_MUTED,
+        parse_math=False,
+    )
     return figure
 
 
@@ -187,7 +196,8 @@ def update_bytes(terms: TaskTerms) -> int:
 
 def _training(terms: TaskTerms, entry: RoundBundle) -> dict[str, float]:
     scales = {term.name: term.scale for term in terms.train_metrics}
-    sums: Mapping[str, int] = {} if entry.metrics is None else entry.metrics.sums
+    sent = entry.metrics is not None and entry.manifest.attempt == 1
+    sums: Mapping[str, int] = entry.metrics.sums if entry.metrics and sent else {}
     means = {n: value / scales[n] / entry.manifest.samples for n, value in sums.items()}
     return {
         "train_accuracy": means.get("correct", np.nan),

@@ -57,6 +57,33 @@ def test_a_round_that_is_not_recorded_has_no_gas(bundle):
     assert table["transaction"].isna().all()
 
 
+def second_attempt(bundle):
+    entry = bundle.rounds[0]
+    manifest = entry.manifest.model_copy(update={"attempt": 2})
+    metrics = entry.metrics.model_copy(update={"sums": dict.fromkeys(entry.metrics.sums, 0)})
+    changed = entry.model_copy(update={"manifest": manifest, "metrics": metrics})
+    return bundle.model_copy(update={"rounds": (changed, *bundle.rounds[1:])})
+
+
+def test_zeros_that_are_sent_after_the_first_attempt_are_no_accuracy(bundle):
+    table = rounds(second_attempt(bundle))
+    assert table.loc[0, ["train_accuracy", "train_loss"]].isna().all()
+    assert table.loc[1, ["train_accuracy", "train_loss"]].notna().all()
+
+
+def test_a_round_of_two_attempts_is_shown_without_training_metrics(bundle, twopm, tmp_path):
+    file = tmp_path / "second.json"
+    file.write_bytes(second_attempt(bundle).to_bytes())
+    first = twopm("show", 1, file, "--home", tmp_path / "home").out
+    assert "– (nodes send no training metrics" in first
+    assert "accuracy 0" not in first
+    table = rounds(bundle)
+    second = twopm("show", 2, file, "--home", tmp_path / "home").out
+    assert f"accuracy {table.loc[1, 'train_accuracy']:.1%}, loss " in second
+    value = twopm("show", 1, file, "--home", tmp_path / "home", "--json").json
+    assert value["train_accuracy"] is None
+
+
 def test_a_row_per_update_says_who_was_left_out(bundle):
     table = updates(bundle)
     assert len(table) == 6

@@ -72,8 +72,8 @@ def _table(rounds_: pd.DataFrame) -> Table:
         table.add_row(
             f"{row['round']}{attempt}",
             f"{row['contributors']}{missing}",
-            "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
-            "-" if row["loss"] is None else f"{row['loss']:.4f}",
+            "–" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
+            "–" if row["loss"] is None else f"{row['loss']:.4f}",
             f"{row['upload_bytes']:,} B",
             "-" if row["gas"] is None else f"{row['gas']:,}",
             "not recorded" if row["transaction"] is None else short(row["transaction"], 12),

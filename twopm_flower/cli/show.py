@@ -1,6 +1,6 @@
 """``twopm show``: one round of a run."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,8 +38,9 @@ def show(
         {
             "task": bundle.task_id,
             "round": f"{round_} of {bundle.terms.rounds}, attempt {facts['attempt']}",
-            "accuracy": "-" if facts["accuracy"] is None else f"{facts['accuracy']:.1%}",
-            "loss": "-" if facts["loss"] is None else f"{facts['loss']:.4f}",
+            "accuracy": "–" if facts["accuracy"] is None else f"{facts['accuracy']:.1%}",
+            "loss": "–" if facts["loss"] is None else f"{facts['loss']:.4f}",
+            "training": _training(facts),
             "manifest": facts["manifest"],
             "sum": entry.manifest.aggregate_digest,
             "merkle root": entry.manifest.updates_root,
@@ -54,3 +55,12 @@ def show(
         colour = "green" if update["status"] == "added" else "red"
         what = short(update["update"]) if update["status"] == "added" else update["detail"]
         say(f"  {update['node']}  [{colour}]{update['status']}[/]  {plain(what)}")
+
+
+def _training(facts: dict[str, Any]) -> str:
+    if facts["attempt"] > 1:
+        return "– (nodes send no training metrics after the first attempt)"
+    accuracy, loss = facts["train_accuracy"], facts["train_loss"]
+    shown = [] if accuracy is None else [f"accuracy {accuracy:.1%}"]
+    shown += [] if loss is None else [f"loss {loss:.4f}"]
+    return ", ".join(shown) or "–"

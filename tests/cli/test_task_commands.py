@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from twopm_flower.cli.task_views import show_roster
 from twopm_flower.config import load_settings
 from twopm_flower.federated.home import NodeHome
 
@@ -84,6 +85,24 @@ def test_a_plaintext_task_says_so_in_capitals(twopm, own_copy, tmp_path):
     assert created.status == 0, created.err
     assert "PLAINTEXT" in created.out
     assert "SYNTHETIC" in created.out
+
+
+def test_a_quorum_below_a_majority_is_warned_of_before_anybody_agrees(twopm, own_copy, tmp_path):
+    weak = create(twopm, own_copy, tmp_path, "--quorum", 1)
+    assert "Warning: 1 of 3 members are no majority" in weak.out
+    strong = create(twopm, own_copy, tmp_path)
+    assert "3 must sign the same model; no majority of more than 5" in strong.out
+    assert "Warning" not in strong.out
+
+
+@pytest.mark.parametrize(("quorum", "warned"), [(1, True), (2, False)])
+def test_a_roster_is_shown_with_a_warning_where_the_quorum_is_no_majority(
+    twopm, finished, capfd, quorum, warned
+):
+    roster = NodeHome(finished.homes[0]).task(finished.task_id).roster
+    for as_json in (False, True):
+        show_roster(finished.task_id, roster, quorum, "roster.json", as_json)
+        assert ("1 of 3 members are no majority" in capfd.readouterr().out) is warned
 
 
 def test_a_home_without_an_account_creates_no_task(twopm, tmp_path, chain_file):

@@ -316,6 +316,17 @@ def test_a_request_that_registers_one_node_and_joins_another_is_refused(federate
     assert federation.chain.reader.members(invitation.task_id) == ()
 
 
+@pytest.mark.parametrize(("quorum", "warned"), [(1, True), (2, False), (None, False)])
+def test_a_node_that_confirms_a_roster_is_warned_of_a_quorum_below_a_majority(
+    federate, caplog, quorum, warned
+):
+    federation = federate(3)
+    invitation = federation.create(TaskSettings(quorum=quorum))
+    roster = federation.start(invitation)
+    confirm_task(federation.homes[0], invitation.task_id, roster, reader=federation.chain.reader)
+    assert ("1 of 3 members are no majority" in caplog.text) is warned
+
+
 def test_a_roster_with_a_node_that_is_not_trusted_is_refused(federate):
     federation = federate(3)
     invitation = federation.create()

@@ -15,6 +15,7 @@ from twopm_flower.node.terms import (
     TaskSettings,
     build_student_terms,
     check_terms,
+    quorum_warning,
     read_run_config,
 )
 
@@ -36,8 +37,15 @@ def test_terms_are_what_the_showcase_asks_for():
     assert terms.train_config == {n: run[n] for n in ("epochs", "lr", "batch-size", "l2", "seed")}
     assert [array.name for array in terms.arrays] == list(initial)
     assert terms.evaluation_metrics[0].name == "num-examples"
-    assert terms.quorum == 2
+    assert terms.quorum == terms.min_contributors == 3
     assert terms.max_samples == 395
+
+
+@pytest.mark.parametrize(("quorum", "members"), [(2, 4), (2, 5), (3, 6), (1, 2)])
+def test_a_quorum_that_is_no_majority_is_called_what_it_is(quorum, members):
+    warning = quorum_warning(quorum, members)
+    assert f"{quorum} of {members} members are no majority" in warning
+    assert quorum_warning(members // 2 + 1, members) is None
 
 
 def test_fedprox_tells_nodes_how_strongly_it_pulls():

@@ -125,7 +125,8 @@ def run_demo(folder: Path, options: DemoOptions, teller: Teller) -> DemoResult:
         "subject": options.subject,
         "setup": options.setup,
         "trust-mode": options.privacy,
-        "min-contributors": MIN_CONTRIBUTORS,
+        # The default quorum: a majority of the nodes.
+        "min-contributors": max(MIN_CONTRIBUTORS, options.nodes // 2 + 1),
     }
     scene = _Scene(folder, app, overrides, table, options, teller)
     with ending_on_signals(), _warned_once():

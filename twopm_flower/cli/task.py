@@ -1,5 +1,6 @@
 """``twopm task``: create, join, admit, start and confirm tasks."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -61,7 +62,7 @@ def create(  # noqa: PLR0917  # one parameter for each option
     ] = None,
     quorum: Annotated[
         int | None,
-        typer.Option(help="Fewest equal signed models.", show_default="a majority"),
+        typer.Option(help="Fewest equal signed models.", show_default="--min-contributors"),
     ] = None,
     max_nodes: Annotated[int, typer.Option(help="Most members.")] = 10,
     max_samples: Annotated[
@@ -205,7 +206,7 @@ def start(
     task_id = resolve_task(folder, task)
     roster = coordinate.start_task(folder, connector, task_id)
     write_atomically(out, roster.to_bytes())
-    show_roster(task_id, roster, str(out), json)
+    show_roster(task_id, roster, NodeHome(folder).task(task_id).terms.quorum, str(out), json)
     if not json:
         say("Hand the roster to every node.")
 
@@ -224,12 +225,15 @@ def confirm_(
     data = read_file(roster, "roster", "The coordinator's 'twopm task start' writes it.")
     task_id = resolve_task(folder, task)
     reader = open_reader(NodeHome(folder).settings.require_chain())
+    # What it warns of in the log is shown in red below.
+    membership.log.addHandler(logging.NullHandler())
     accepted = membership.confirm_task(folder, task_id, Roster.from_bytes(data), reader=reader)
-    show_roster(task_id, accepted, str(roster), json)
+    terms = NodeHome(folder).task(task_id).terms
+    show_roster(task_id, accepted, terms.quorum, str(roster), json)
     if json:
         return
     own = NodeHome(folder).signer.address
-    if NodeHome(folder).task(task_id).terms.trust_mode == "plaintext":
+    if terms.trust_mode == "plaintext":
         say("[bold red]PLAINTEXT:[/] everybody will be able to read this node's updates.")
     elif accepted.dealer.node == own:
         say("This node is the first member: it deals the key with 'twopm keys deal'.")

@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from twopm_flower.cli.output import fields, print_json, say
+from twopm_flower.node.terms import quorum_warning
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.terms import TaskTerms
 
@@ -41,6 +42,7 @@ def show_terms(task_id: str, terms: TaskTerms) -> None:
     """Print what a person agrees to with these terms."""
     if terms.trust_mode == "plaintext":
         say("[bold red]PLAINTEXT: updates are not encrypted; for comparison only.[/]")
+    most = terms.parameters["max_nodes"]
     size = sum(_size(array.shape) for array in terms.arrays)
     fields(
         {
@@ -49,8 +51,9 @@ def show_terms(task_id: str, terms: TaskTerms) -> None:
             "data": terms.dataset.get("label", "the app's own"),
             "trust mode": _MODES[terms.trust_mode],
             "rounds": terms.rounds,
-            "contributors": f"at least {terms.min_contributors}; {terms.quorum} must agree on "
-            "the model",
+            "contributors": f"at least {terms.min_contributors} of at most {most} members",
+            "quorum": f"{terms.quorum} must sign the same model; no majority of more than "
+            f"{2 * terms.quorum - 1} members",
             "clip": f"±{terms.clip:g} for each of {size} weights",
             "rows": f"at most {terms.max_samples} for training on one node",
             "training": ", ".join(f"{name} {value}" for name, value in terms.train_config.items()),
@@ -60,6 +63,9 @@ def show_terms(task_id: str, terms: TaskTerms) -> None:
             "app digest": terms.app_bundle,
         }
     )
+    warning = quorum_warning(terms.quorum, terms.min_contributors)
+    if warning is not None:
+        say(f"[bold red]Warning:[/] [red]{warning}[/]")
 
 
 _MODES = {
@@ -77,15 +83,24 @@ def _size(shape: tuple[int, ...]) -> int:
     return size
 
 
-def show_roster(task_id: str, roster: Roster, file: str, as_json: bool) -> None:
-    """Print the members of a task, the first of whom deals the key."""
+def show_roster(task_id: str, roster: Roster, quorum: int, file: str, as_json: bool) -> None:
+    """Print the members of a task, the first of whom deals the key, and what is to be feared."""
+    warning = quorum_warning(quorum, len(roster.members))
     if as_json:
         members = [{"node": m.node, "samples": m.samples} for m in roster.members]
         print_json(
-            {"task_id": task_id, "roster_digest": roster.digest, "file": file, "members": members}
+            {
+                "task_id": task_id,
+                "roster_digest": roster.digest,
+                "file": file,
+                "members": members,
+                "warning": warning,
+            }
         )
         return
     fields({"task": task_id, "roster digest": roster.digest, "file": file})
     for index, member in enumerate(roster.members):
         role = " (deals the key)" if index == 0 else ""
         say(f"  {member.node}  {member.samples:>6} rows{role}")
+    if warning is not None:
+        say(f"[bold red]Warning:[/] [red]{warning}[/]")

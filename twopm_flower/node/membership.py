@@ -1,6 +1,7 @@
 """A node's steps towards a task: join it, confirm its roster, deal or accept its key."""
 
 import json
+import logging
 from pathlib import Path
 
 from twopm_flower.chain.base import ChainReader, TaskState
@@ -11,11 +12,13 @@ from twopm_flower.federated.home import NodeHome, write_atomically
 from twopm_flower.node.coordinate import Invitation
 from twopm_flower.node.local_data import DataSource, choose_rows, load_choice
 from twopm_flower.node.provision import make_card, require_node
-from twopm_flower.node.terms import check_terms
+from twopm_flower.node.terms import check_terms, quorum_warning
 from twopm_flower.privacy.keys import SharedKey
 from twopm_flower.records.bundle import DealtKey, JoinRequest
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.terms import TaskTerms
+
+log = logging.getLogger(__name__)
 
 
 def join_task(
@@ -110,6 +113,8 @@ def check_on_chain(terms: TaskTerms, task_id: str, reader: ChainReader) -> TaskS
 def confirm_task(home: Path, task_id: str, roster: Roster, *, reader: ChainReader) -> Roster:
     """Accept the frozen roster, after checking every member of it.
 
+    Warns in the log where the quorum is no majority of the members.
+
     Raises
     ------
     ProtocolViolation
@@ -160,6 +165,9 @@ def confirm_task(home: Path, task_id: str, roster: Roster, *, reader: ChainReade
             f"the roster has {len(roster.members)} members; "
             f"the terms ask for {terms.min_contributors}"
         )
+    warning = quorum_warning(terms.quorum, len(roster.members))
+    if warning is not None:
+        log.warning("%s", warning)
     write_atomically(folder.path / "roster.json", roster.to_bytes())
     return roster
 

@@ -41,7 +41,7 @@ class TaskSettings:
     title : str or None
         For people; made from the run configuration by default.
     quorum : int or None
-        Fewest equal model statements; a majority of the contributors by default.
+        Fewest equal model statements; all of `min-contributors`, its largest value, by default.
     max_nodes : int
         Most members: headroom of the encrypted sum is reserved for as many.
     max_samples : int or None
@@ -128,7 +128,7 @@ def build_student_terms(
     model = LogisticRegression(encoder.n_features)
     initial = model.initial(int(run["seed"]))
     contributors = int(run["min-contributors"])
-    quorum = contributors // 2 + 1 if settings.quorum is None else settings.quorum
+    quorum = contributors if settings.quorum is None else settings.quorum
     _check_numbers(contributors, quorum, settings.max_nodes, int(run["rounds"]))
     train_config = {name: run[name] for name in TRAIN_CONFIG}
     if float(run["proximal-mu"]) > 0:
@@ -221,6 +221,25 @@ def _flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def quorum_warning(quorum: int, members: int) -> str | None:
+    """Return what is to be feared of a quorum that is no majority of the members, if so.
+
+    Parameters
+    ----------
+    quorum : int
+        Fewest equal model statements that make a model final.
+    members : int
+        Nodes of the roster.
+    """
+    if 2 * quorum > members:
+        return None
+    return (
+        f"{quorum} of {members} members are no majority: the coordinator and {quorum} nodes "
+        "together can make any model final, whatever the others opened. Ask for a task with a "
+        f"quorum of {members // 2 + 1} or more."
+    )
 
 
 def _check_numbers(contributors: int, quorum: int, max_nodes: int, rounds: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from federation import Federation, LyingGrid, Node, Order
 from flwr.app import Message, MessageType
 from flwr.clientapp import ClientApp
-from tiny_app import tiny_app
+from tiny_app import RUN_CONFIG, tiny_app
 
 from twopm_flower.federated import wire
 from twopm_flower.federated.exchange import EvaluateOrder, TrainOrder, TrainReply
@@ -21,20 +21,30 @@ class Moment:
     node: Node
     order: Order
 
-    def show(
-        self, order: Order, folder: Path, app: ClientApp | None = None
-    ) -> tuple[Message, Node]:
-        """Show a copy of the node another order, and return its reply and the copy."""
+    def copy(self, folder: Path) -> "Moment":
+        """Return the same moment in a home of its own, which a test may change."""
         home = folder / "copy"
         shutil.copytree(self.node.home.path, home)
-        node = Node(self.node.index, NodeHome(home), self.node.task_id)
+        return Moment(Node(self.node.index, NodeHome(home), self.node.task_id), self.order)
+
+    def show(
+        self,
+        order: Order,
+        folder: Path,
+        app: ClientApp | None = None,
+        *,
+        message_type: str | None = None,
+    ) -> tuple[Message, Node]:
+        """Show a copy of the node another order, and return its reply and the copy."""
+        node = self.copy(folder).node
+        home = node.home.path
         config = {"partition-id": node.index, "num-partitions": 4, "twopm-home": str(home)}
-        grid = LyingGrid(app or tiny_app(), [config], dict(node.folder.terms.run_config))
-        training = not isinstance(order, EvaluateOrder)
+        grid = LyingGrid(app or tiny_app(), [config], dict(RUN_CONFIG))
+        honest = MessageType.TRAIN if isinstance(order, TrainOrder) else MessageType.EVALUATE
         message = Message(
             wire.order_content(order, arrays_key="arrays", config_key="config"),
             dst_node_id=1,
-            message_type=MessageType.TRAIN if training else MessageType.EVALUATE,
+            message_type=message_type or honest,
         )
         message.metadata.__dict__["_message_id"] = "shown"
         reply = grid.deliver(message)

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 from federation import NOBODY
+from flwr.app import MessageType
 from lies import assert_stopped, assert_unharmed, run_into_refusal
 
-from twopm_flower.chain.base import RoundRecord
+from twopm_flower.chain.base import RoundRecord, TaskState
 from twopm_flower.chain.outbox import Outbox
 from twopm_flower.config import NodeSettings
 from twopm_flower.errors import ChainUnavailable, ProtocolViolation, QuorumError
@@ -14,6 +15,7 @@ from twopm_flower.federated import wire
 from twopm_flower.federated.anchor import await_anchor
 from twopm_flower.federated.exchange import CloseOrder, EvaluateOrder, TrainOrder
 from twopm_flower.federated.progress import Pending, Progress
+from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import Exclusion
 
 A, B, C = ("0x" + f"{digit}{digit}" * 32 for digit in "abc")
@@ -194,15 +196,20 @@ def test_a_closing_before_the_last_round_is_refused(federate):
     federation = federate(rounds=3)
     grid = federation.make_grid()
 
-    def close_early(order, index):
+    def close_early(deliver, message, index):
+        order = wire.parse_order(message.content)
         if index == 1 and isinstance(order, TrainOrder) and order.round == 2:
-            config = {"server-round": 1}
-            return CloseOrder(
-                task_id=order.task_id, config=config, initial={}, openings=order.openings
+            early = CloseOrder(
+                task_id=order.task_id,
+                config={"server-round": 1},
+                initial={},
+                openings=order.openings,
             )
-        return order
+            message.content = wire.order_content(early, arrays_key="arrays", config_key="config")
+            message.metadata.message_type = MessageType.EVALUATE
+        return deliver(message)
 
-    grid.orders.append(close_early)
+    grid.messages.append(close_early)
     federation.run()
     assert_stopped(federation.nodes[1], "the closing exchange opens round 1, the task has 3")
 
@@ -291,6 +298,25 @@ class ScriptedChain:
     def round_record(self, task_id, round_number, attempt):
         self.looks += 1
         return self.record if self.looks >= self.at_look else None
+
+    def task(self, task_id):
+        """Return a task without any record."""
+        return TaskState(
+            task_id=task_id,
+            coordinator="0x" + "00" * 20,
+            terms_digest=A,
+            state="running",
+            rounds=2,
+            last_round=0,
+            last_attempt=0,
+            head=ZERO_DIGEST,
+            roster_digest=B,
+            members=4,
+            min_contributors=3,
+            quorum=3,
+            max_samples=40,
+            model_digest=None,
+        )
 
 
 def record_of(manifest_digest, updates_root):

@@ -196,8 +196,10 @@ def test_a_task_id_that_is_none_never_names_a_folder(recorded, tmp_path, task):
     assert "is not a task id" in reply.error.reason
 
 
-def test_a_task_that_a_node_has_not_joined_is_refused(recorded, tmp_path):
+def test_a_task_that_a_node_has_not_joined_is_refused(recorded, tmp_path, caplog):
     moment = recorded.at("train", 1)
-    reply, _ = moment.show(replace(moment.order, task_id="0x" + "ab" * 32), tmp_path)
-    assert "which this node has not joined" in reply.error.reason
-    assert "twopm task join" in reply.error.reason
+    with caplog.at_level("WARNING"):
+        reply, _ = moment.show(replace(moment.order, task_id="0x" + "ab" * 32), tmp_path)
+    assert "ConfigError" in reply.error.reason
+    (said,) = [r.getMessage() for r in caplog.records if "has not joined" in r.getMessage()]
+    assert "twopm task join" in said

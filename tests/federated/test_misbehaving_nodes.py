@@ -381,7 +381,7 @@ def two_array_records(message, context, content):
         (in_float64, "is float64, not float32"),
         (of_another_shape, "the model's arrays are"),
         (without_loss, "the app reported no ['loss']"),
-        (on_other_rows, "the app trained on 41 samples, this node committed to 40"),
+        (on_other_rows, "ConfigError: see the node's log"),
         (two_array_records, "carries 2 ArrayRecords, not one"),
     ],
     ids=["raises", "NaN", "infinity", "float64", "shape", "metric", "samples", "records"],

@@ -73,3 +73,12 @@ def test_a_picture_describes_itself_and_follows_dark_mode(picture: Path) -> None
     assert all(e is not None and e.attrib["id"] in labelled and e.text for e in described)
     assert "prefers-color-scheme: dark" in picture.read_text()
     assert "http" not in picture.read_text().replace("http://www.w3.org/2000/svg", "")
+
+
+def test_every_kind_of_plug_in_that_is_declared_is_one_that_the_package_looks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    read = "".join(path.read_text() for path in (ROOT / "twopm_flower").rglob("*.py"))
+    named = "".join(page.read_text() for page in PAGES)
+    for group in project["entry-points"]:
+        assert f'"{group}"' in read
+        assert f"`{group}`" in named

@@ -7,11 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from twopm_flower.cli.output import plain, print_json, show_error
+from twopm_flower.cli.demo_report import render
+from twopm_flower.cli.demo_story import DemoOptions, DemoResult
+from twopm_flower.cli.output import console, plain, print_json, show_error
 from twopm_flower.federated.home import NodeHome
 from twopm_flower.inspect import load_bundle, plot_rounds
+from twopm_flower.node.runs import load_run
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.manifest import Exclusion
+from twopm_flower.verify.checklist import verify_bundle
 
 HOSTILE = "x\x1b[32m[/sorry][bold]\x9b8m\u202e\nEvery step holds.\r :warning: $\\frac$"
 STEERING = set("\x00\x07\x08\x0b\x0c\r\x1b\x7f\x85\x9b\u200f\u2028\u202e\u2066\ud800")
@@ -105,6 +109,32 @@ def test_a_card_with_a_hostile_name_is_shown_pinned_and_forgotten(twopm, finishe
         assert outcome.status == 0, outcome.err
         assert "[/sorry][bold]" in outcome.out
         assert is_harmless(outcome.out)
+
+
+def test_the_demos_outcome_is_laid_out_in_lines_and_names_hostile_data_harmlessly(finished, capfd):
+    run = load_run(finished.coordinator, None, with_ciphertexts=True)
+    console().print(
+        render(
+            DemoResult(
+                options=DemoOptions(simulation=True),
+                label=HOSTILE,
+                synthetic=True,
+                bundle=run.bundle,
+                bundle_path=run.path,
+                coordinator=finished.coordinator,
+                timings=run.timings,
+                report=verify_bundle(run.bundle, chain=None),
+                comparison=None,
+                seconds={},
+            )
+        )
+    )
+    shown = capfd.readouterr().out
+    assert "[/sorry][bold]" in shown
+    assert is_harmless(shown)
+    panel = shown[shown.index("Who could read what") :]
+    assert "every result." in panel
+    assert "␊" not in panel
 
 
 def test_an_error_quotes_hostile_text_without_obeying_it(capfd):

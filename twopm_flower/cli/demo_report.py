@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from twopm_flower.cli.demo_comparison import Comparison, Score
 from twopm_flower.cli.demo_story import DemoResult
@@ -152,7 +153,7 @@ def _trust(result: DemoResult) -> Panel:
     if result.synthetic:
         text = f"SYNTHETIC DATA: the students are made up, and so is every result.\n{text}"
     style = "cyan" if result.bundle.terms.trust_mode == "shared-key" else "red"
-    return Panel(plain(text), title="Who could read what", style=style, width=80)
+    return Panel(Text(text), title="Who could read what", style=style, width=80)
 
 
 def _scores(comparison: Comparison) -> dict[str, Score]:

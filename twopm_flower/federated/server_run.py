@@ -351,9 +351,14 @@ class ServerRun:
             raise RecordError("no attempt is under way")
         return self._current
 
+    def _support(self, round_: int) -> int:
+        entry = self._rounds[round_ - 1]
+        agreed = entry.agreed()
+        return len(entry.supporters(agreed[0])) if agreed else 0
+
     def _raise_if_impossible(self, opened: int, replies: Iterable[Reply]) -> None:
         told = [r for r in replies if r.value is None and r.detail.startswith("ImpossibleSum")]
-        if len(told) >= self.task.terms.quorum:
+        if told and opened and self._support(opened) < self.task.terms.quorum:
             raise QuorumError(
                 f"round {opened}: {len(told)} nodes say that the sum opens to what honest nodes "
                 "cannot have added up to: a contributor is dishonest, nobody can tell which",
@@ -364,8 +369,7 @@ class ServerRun:
         if round_ == 1:
             return self.task.terms.initial_model, ZERO_DIGEST
         entry = self._rounds[round_ - 2]
-        agreed = entry.agreed()
-        support = len(entry.supporters(agreed[0])) if agreed else 0
+        agreed, support = entry.agreed(), self._support(round_ - 1)
         if agreed is None or support < self.task.terms.quorum:
             raise QuorumError(
                 f"round {round_ - 1}: {support} nodes signed the same model, "

@@ -99,6 +99,10 @@ class EncryptionMod:
             return _refusal(msg, f"{type(error).__name__}: {told}")
         except _AppFailedError as error:
             return _refusal(msg, f"the app failed ({error}): see the node's log")
+        except Exception as error:
+            # An error of the system may quote a path of this machine: its type is enough.
+            log.exception("this node cannot answer")
+            return _refusal(msg, f"{type(error).__name__}: see the node's log")
 
     def _handle(self, msg: Message, ctxt: Context, call_next: ClientAppCallable) -> RecordDict:
         def run_app(arrays: FloatArrays) -> RecordDict:

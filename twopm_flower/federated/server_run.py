@@ -357,7 +357,12 @@ class ServerRun:
         return len(entry.supporters(agreed[0])) if agreed else 0
 
     def _raise_if_impossible(self, opened: int, replies: Iterable[Reply]) -> None:
-        told = [r for r in replies if r.value is None and r.detail.startswith("ImpossibleSum")]
+        known = self._pins.address_of
+        told = [
+            reply
+            for reply in replies
+            if reply.flower_node in known and reply.detail.startswith("ImpossibleSum")
+        ]
         if told and opened and self._support(opened) < self.task.terms.quorum:
             raise QuorumError(
                 f"round {opened}: {len(told)} nodes say that the sum opens to what honest nodes "

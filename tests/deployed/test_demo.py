@@ -123,7 +123,7 @@ def test_interrupting_leaves_nothing_running(tmp_path: Path, number: signal.Sign
             break
     assert still_running(folder)
     process.send_signal(number)
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "interrupted: everything was stopped" in rest
     assert still_running(folder) == []

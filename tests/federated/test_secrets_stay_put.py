@@ -195,6 +195,8 @@ class MemorySearch(RoundCallback):
         self.looked_at += len(seen)
 
 
+# Looking at every object of the process touches deprecated ones of libraries, too.
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_servers_memory_of_a_run_holds_neither_keys_nor_weights(federate):
     made = federate(rounds=2)
     models = quantised_run(made.initial, [0, 1, 2, 3], 2, clip=4.0, max_nodes=MAX_NODES)

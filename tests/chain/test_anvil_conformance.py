@@ -45,8 +45,8 @@ def rpc(url, method, *parameters):
 def anvil():
     if ANVIL is None:
         pytest.skip(
-            "anvil is missing: run `npm ci` in contracts/, put it on PATH,"
-            " or set TWOPM_ANVIL to its path"
+            "anvil is missing: run `npm install --no-save @foundry-rs/anvil@1.7.1` in contracts/,"
+            " put it on PATH, or set TWOPM_ANVIL to its path"
         )
     url = f"http://127.0.0.1:{(port := free_port())}"
     process = subprocess.Popen(

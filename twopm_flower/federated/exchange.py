@@ -1,6 +1,6 @@
 """What travels in one exchange, as typed values; :mod:`.wire` turns them into Flower records."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,6 @@ class TrainReply:
     frame: bytes
     update: Signed[UpdateStatement]
     reports: tuple[ModelReport, ...]
-    clipped: int = field(default=0)
 
 
 @dataclass(frozen=True)

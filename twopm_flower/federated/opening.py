@@ -136,6 +136,3 @@ class Opener:
             return ()
         data = self._ledger.folder.load_report(self._ledger.progress.opened_round)
         return (ModelReport.from_bytes(data),)
-
-    def _model(self, round_: int) -> FloatArrays:
-        return self._ledger.task.ordered(self._ledger.folder.load_model(round_))

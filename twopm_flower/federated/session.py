@@ -192,7 +192,6 @@ class NodeSession:
             frame=encode_update(context, encrypted, task.parameters.backend),
             update=sign(statement, self._signer, task.domain),
             reports=reports,
-            clipped=clipped,
         )
 
     def _check_samples(self, metrics: dict[str, float]) -> None:

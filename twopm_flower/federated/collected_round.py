@@ -64,6 +64,7 @@ class CollectedRound:
             superseded=self.superseded,
             updates=self.statements,
             fingerprints=self.fingerprints,
+            openings=(),
             evaluations=self.evaluations,
             models=tuple(report.model for report in reports),
             metrics=agreed[1] if agreed else None,

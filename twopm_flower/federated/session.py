@@ -32,6 +32,7 @@ from twopm_flower.privacy.masking import mask
 from twopm_flower.privacy.residues import challenges, fingerprint
 from twopm_flower.privacy.update import encrypt_update
 from twopm_flower.records.canonical import canonical_bytes
+from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import (
     EvaluationStatement,
@@ -171,6 +172,7 @@ class NodeSession:
             parameters_id=terms.parameters_id,
             layout_digest=terms.layout_digest,
             update_digest=update_digest,
+            shares_root=ZERO_DIGEST,
         )
         self._folder.save_update(order.round, order.attempt, ciphertext.residues())
         self._ledger.store(

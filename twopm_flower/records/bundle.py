@@ -15,6 +15,7 @@ from twopm_flower.records.statements import (
     KeyDeal,
     Membership,
     ModelStatement,
+    OpeningStatement,
     Registration,
     Signed,
     UpdateStatement,
@@ -77,12 +78,17 @@ class SupersededAttempt(Record):
 
 
 class RoundBundle(Record):
-    """One round: its manifest and all that was signed about it."""
+    """One round: its manifest and all that was signed about it.
+
+    ``openings`` are there in ``one-time-key`` mode only. A survivor that vanished after its
+    update has no fingerprint there: its public ciphertext takes the place.
+    """
 
     manifest: RoundManifest
     superseded: tuple[SupersededAttempt, ...]
     updates: tuple[Signed[UpdateStatement], ...]
     fingerprints: tuple[Signed[FingerprintStatement], ...]
+    openings: tuple[Signed[OpeningStatement], ...]
     evaluations: tuple[Signed[EvaluationStatement], ...]
     models: tuple[Signed[ModelStatement], ...]
     metrics: OpenedMetrics | None

@@ -161,8 +161,27 @@ class KeyDeal(Statement):
     boxes_digest: Digest
 
 
+class ReaderKey(Statement):
+    """A node's X25519 key for the shares of one attempt; its private half is deleted after it."""
+
+    TYPES: ClassVar[Fields] = {
+        **_ATTEMPT,
+        **_NODE,
+        "public_key": ("publicKey", "bytes32"),
+    }
+    task_id: Digest
+    round: Round
+    attempt: Round
+    node: Address
+    public_key: Digest
+
+
 class UpdateStatement(Statement):
-    """A node contributed this encrypted update, trained from this model in this setting."""
+    """A node contributed this encrypted update, trained from this model in this setting.
+
+    ``shares_root`` commits to the sealed shares of the key that it was encrypted with; it is
+    zero where keys are not shared out.
+    """
 
     TYPES: ClassVar[Fields] = {
         **_ATTEMPT,
@@ -177,6 +196,7 @@ class UpdateStatement(Statement):
         "parameters_id": ("parametersId", "bytes32"),
         "layout_digest": ("layoutDigest", "bytes32"),
         "update_digest": ("updateDigest", "bytes32"),
+        "shares_root": ("sharesRoot", "bytes32"),
     }
     task_id: Digest
     round: Round
@@ -192,6 +212,7 @@ class UpdateStatement(Statement):
     parameters_id: Digest
     layout_digest: Digest
     update_digest: Digest
+    shares_root: Digest
 
 
 class FingerprintStatement(Statement):
@@ -209,6 +230,23 @@ class FingerprintStatement(Statement):
     node: Address
     manifest_digest: Digest
     fingerprints: tuple[Uint64, ...]
+
+
+class OpeningStatement(Statement):
+    """A node opened its share of the sum of the survivors' keys, sealed to the nodes."""
+
+    TYPES: ClassVar[Fields] = {
+        **_ATTEMPT,
+        **_NODE,
+        "manifest_digest": ("manifestDigest", "bytes32"),
+        "opening_digest": ("openingDigest", "bytes32"),
+    }
+    task_id: Digest
+    round: Round
+    attempt: Round
+    node: Address
+    manifest_digest: Digest
+    opening_digest: Digest
 
 
 class EvaluationStatement(Statement):

@@ -47,6 +47,9 @@ class TaskTerms(Record):
         Fewest updates in an aggregate that a node decrypts.
     quorum : int
         Fewest equal model statements that make a model final.
+    colluders : int
+        c: nodes that may work together with the server and still learn no other node's
+        update. Zero unless the mode is ``one-time-key``, whose thresholds follow from it.
     max_samples : int
         The public n_max that weights are relative to.
     clip : float
@@ -55,6 +58,9 @@ class TaskTerms(Record):
         Parameters of the encryption, as ``AdditiveParameters.to_dict`` gives them.
     parameters_id : str
         Their digest.
+    excluded : tuple of str
+        Patterns (``fnmatch``) of arrays that every node keeps to itself, such as the
+        statistics of batch normalisation.
     arrays, train_metrics, evaluation_metrics : tuple
         The layout of an update, the metrics encrypted with it and the masked ones.
     layout_digest : str
@@ -77,10 +83,12 @@ class TaskTerms(Record):
     rounds: Round
     min_contributors: Annotated[int, Field(ge=2, lt=2**16)]
     quorum: Annotated[int, Field(ge=1, lt=2**16)]
+    colluders: Annotated[int, Field(ge=0, lt=2**16)] = 0
     max_samples: Annotated[int, Field(ge=1, lt=2**53)]
     clip: Fraction
     parameters: dict[str, Any]
     parameters_id: Digest
+    excluded: tuple[Name, ...] = ()
     arrays: tuple[ArrayTerm, ...]
     train_metrics: tuple[MetricTerm, ...]
     evaluation_metrics: tuple[MetricTerm, ...]
@@ -98,6 +106,11 @@ class TaskTerms(Record):
             raise ValueError(
                 f"quorum {self.quorum} exceeds min_contributors {self.min_contributors}: "
                 "a round could succeed and its model never become final"
+            )
+        if self.colluders and self.trust_mode != "one-time-key":
+            raise ValueError(
+                f"colluders {self.colluders}: {self.trust_mode} tolerates none, "
+                "one-time-key does"
             )
         return self
 

@@ -22,13 +22,12 @@ from twopm_flower.records.statements import Signed, UpdateStatement
 
 
 class RefusedReplyError(Exception):
-    """A reply that is left out of the sum, with its reason and the node it claims to be of."""
+    """A reply that is left out of the sum, with its reason."""
 
-    def __init__(self, reason: ExclusionReason, detail: str, node: str | None = None) -> None:
+    def __init__(self, reason: ExclusionReason, detail: str) -> None:
         super().__init__(detail)
         self.reason: ExclusionReason = reason
         self.detail = detail[:300]
-        self.node = node
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,10 @@ class NodePins:
         """
         known = self.address_of.get(flower_node)
         if known is not None and known != address:
-            raise RefusedReplyError(
-                "binding", f"Flower node {flower_node} was {known} before", address
-            )
+            raise RefusedReplyError("binding", f"Flower node {flower_node} was {known} before")
         if known is None and address in self.address_of.values():
             raise RefusedReplyError(
-                "binding", f"{address} answered through another Flower node before", address
+                "binding", f"{address} answered through another Flower node before"
             )
         self.address_of[flower_node] = address
 
@@ -144,15 +141,15 @@ class RoundAggregator:
             seeded = parse_update(reply.frame, context, task.parameters, task.layout)
         except FrameError as error:
             reason: ExclusionReason = "binding" if isinstance(error, BindingError) else "malformed"
-            raise RefusedReplyError(reason, str(error), claimed) from error
+            raise RefusedReplyError(reason, str(error)) from error
         try:
             statement = reply.update.check(task.domain)
         except SignatureError as error:
-            raise RefusedReplyError("signature", str(error), claimed) from error
+            raise RefusedReplyError("signature", str(error)) from error
         if claimed not in task.roster.nodes:
             raise RefusedReplyError("binding", f"{claimed} is not a member of the task")
         if claimed in self._barred:
-            raise RefusedReplyError("binding", self._barred[claimed], claimed)
+            raise RefusedReplyError("binding", self._barred[claimed])
         self._check_binding(statement)
         ciphertext = task.backend.expand(seeded)
         digest = ciphertext.digest(context)
@@ -160,13 +157,12 @@ class RoundAggregator:
             raise RefusedReplyError(
                 "binding",
                 f"the update has digest {digest}, the node signed {statement.update_digest}",
-                claimed,
             )
         # Last of all: statements of earlier rounds and tasks are public, and whoever replays
         # one must not take its signer's place.
         self._pins.pin(flower_node, claimed)
         if claimed in self._accepted:
-            raise RefusedReplyError("binding", f"{claimed} sent a second update", claimed)
+            raise RefusedReplyError("binding", f"{claimed} sent a second update")
         self._accepted[claimed] = AcceptedUpdate(reply.update, ciphertext, len(reply.frame))
 
     def refuse(self, flower_node: int, refusal: RefusedReplyError) -> None:
@@ -225,29 +221,27 @@ class RoundAggregator:
         )
 
     def _list_refused(self) -> None:
-        # What an unchecked reply claims counts less than what its sender showed before, and
-        # nothing where the claimed member has answered through another Flower node.
+        # Only a valid update, or valid fingerprints, of this run say who a Flower node is: an
+        # unchecked reply can name anybody, and signed statements of the past are public.
         known = self._pins.address_of
-        unknown: list[RefusedReplyError] = []
+        unknown: dict[int, RefusedReplyError] = {}
         for flower_node, refusal in self._refused:
-            # Only a claim whose signature held, and that failed later, says who the sender is.
-            claimed = refusal.node if refusal.reason == "binding" else None
-            node = known.get(flower_node, claimed)
-            member = node is not None and node in self._task.roster.nodes
-            if node is None or not member or (flower_node not in known and node in self._accepted):
-                unknown.append(refusal)
+            node = known.get(flower_node)
+            if node is None:
+                unknown[flower_node] = refusal
             else:
                 self._exclude(node, refusal.reason, refusal.detail)
-        # A Flower node shows its address with its first valid update. Where as many unknown
-        # Flower nodes failed as members are unaccounted for, those failures are theirs.
+        # Where every Flower node that showed no address failed, and they are as many as the
+        # members that are unaccounted for, those failures are the members'.
         seen = {*known.values(), *self._accepted, *self._excluded}
         members = [node for node in self._task.roster.nodes if node not in seen]
-        if not members or len(unknown) < len(members):
+        unpinned = {flower_node for flower_node in self._asked if flower_node not in known}
+        if not members or len(unpinned) != len(members) or unpinned != set(unknown):
             return
-        reasons = {refusal.reason for refusal in unknown}
+        reasons = {refusal.reason for refusal in unknown.values()}
         reason: ExclusionReason = reasons.pop() if len(reasons) == 1 else "error"
         for node in members:
-            self._exclude(node, reason, "; ".join(refusal.detail for refusal in unknown))
+            self._exclude(node, reason, "; ".join(refusal.detail for refusal in unknown.values()))
 
     def _list_silent(self) -> None:
         asked = {self._pins.address_of.get(flower_node) for flower_node in self._asked}
@@ -285,5 +279,4 @@ class RoundAggregator:
                 raise RefusedReplyError(
                     "binding",
                     f"{name} is {getattr(statement, name)}, expected {value}",
-                    statement.node,
                 )

@@ -6,7 +6,7 @@ import pytest
 HEAVY = ("web3", "eth", "flwr", "torch", "tenseal", "requests")
 
 
-@pytest.mark.parametrize("module", ["base", "calls", "chaining", "outbox", "outbox_worker"])
+@pytest.mark.parametrize("module", ["base", "calls", "outbox", "outbox_worker"])
 def test_what_knows_no_particular_chain_loads_none(module):
     script = f"import sys, twopm_flower.chain.{module}; print(*sys.modules)"
     loaded = subprocess.run(

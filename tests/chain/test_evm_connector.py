@@ -6,7 +6,6 @@ import pytest
 import requests
 from chain_stage import FAR_FUTURE, Stage, digest, new_node
 
-from twopm_flower.chain.chaining import roster_digest, round_head
 from twopm_flower.chain.devnet import Devnet, DevnetProcess
 from twopm_flower.chain.evm import EvmConnector, EvmReader, deploy
 from twopm_flower.errors import (
@@ -16,6 +15,7 @@ from twopm_flower.errors import (
     TransactionReverted,
     WrongChain,
 )
+from twopm_flower.records.chaining import roster_digest, round_head
 
 
 class Proxy:

@@ -19,7 +19,6 @@ from record_factories import (
     some_terms,
 )
 
-from twopm_flower.chain.chaining import roster_digest as digest_on_chain
 from twopm_flower.errors import RecordError, SignatureError
 from twopm_flower.records.digest import tagged_digest
 from twopm_flower.records.fields import checksum_address
@@ -57,7 +56,6 @@ def test_the_roster_digest_is_the_one_that_the_contract_chains():
             + bytes.fromhex(member.sealing_key[2:])
         )
     assert roster.digest == "0x" + digest.hex()
-    assert roster.digest == digest_on_chain(roster.members)
 
 
 def test_the_roster_digest_depends_on_order_and_on_every_field():
@@ -132,6 +130,13 @@ def test_impossible_terms_are_refused(change):
         some_terms(**change)
 
 
+@pytest.mark.parametrize("mode", ["shared-key", "plaintext"])
+def test_colluders_are_tolerated_by_one_time_keys_alone(mode):
+    assert some_terms(trust_mode="one-time-key", colluders=1).colluders == 1
+    with pytest.raises(ValueError, match="tolerates none"):
+        some_terms(trust_mode=mode, colluders=1)
+
+
 def test_every_field_of_the_terms_changes_their_digest():
     terms = some_terms()
     changes = {
@@ -147,6 +152,7 @@ def test_every_field_of_the_terms_changes_their_digest():
         "evaluation_metrics": terms.train_metrics,
         "clip": 2.0,
         "quorum": 1,
+        "excluded": ("norm.*",),
     }
     digests = {terms.digest}
     for field in set(TaskTerms.model_fields) - {"version"}:

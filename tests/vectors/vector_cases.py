@@ -24,6 +24,7 @@ from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.quantise import quantise
 from twopm_flower.privacy.residues import MODULUS, challenges, fingerprint
 from twopm_flower.records.canonical import canonical_bytes
+from twopm_flower.records.chaining import next_head
 from twopm_flower.records.digest import PREFIX, ZERO_DIGEST, tagged_digest
 from twopm_flower.records.manifest import (
     Exclusion,
@@ -41,6 +42,8 @@ from twopm_flower.records.statements import (
     KeyDeal,
     Membership,
     ModelStatement,
+    OpeningStatement,
+    ReaderKey,
     Registration,
     UpdateStatement,
     sign,
@@ -55,7 +58,6 @@ from twopm_flower.records.terms import (
 )
 from twopm_flower.signer.keystore import LocalSigner
 from twopm_flower.verify.expanded import encode_expanded
-from twopm_flower.verify.outcome_steps import next_head
 
 FOLDER = Path(__file__).parent
 DOMAIN = Domain(chain_id=2_718_281_828, verifying_contract="0x" + "00" * 19 + "22")
@@ -154,6 +156,7 @@ def statements():
             parameters_id=d(11),
             layout_digest=d(12),
             update_digest=d(13),
+            shares_root=d(14),
         ),
         FingerprintStatement(
             task_id=d(1),
@@ -162,6 +165,15 @@ def statements():
             node=node,
             manifest_digest=d(4),
             fingerprints=(5, MODULUS - 1, 2**53),
+        ),
+        ReaderKey(task_id=d(1), round=2, attempt=3, node=node, public_key=d(4)),
+        OpeningStatement(
+            task_id=d(1),
+            round=2,
+            attempt=3,
+            node=node,
+            manifest_digest=d(4),
+            opening_digest=d(5),
         ),
         EvaluationStatement(
             task_id=d(1),

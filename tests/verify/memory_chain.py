@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field, replace
 
 from twopm_flower.chain.base import Deployment, Finalisation, Member, RoundRecord, TaskState
-from twopm_flower.chain.chaining import round_head
 from twopm_flower.errors import TransactionReverted
 from twopm_flower.records.bundle import ChainRecord
 from twopm_flower.records.bundle import Finalisation as StatedFinalisation
+from twopm_flower.records.chaining import next_head
 from twopm_flower.records.digest import tagged_digest
 
 
@@ -48,14 +48,7 @@ class MemoryChain:
     def record(self, manifest):
         """Record a manifest, as the contract would, and return what the bundle keeps of it."""
         number = len(self.records) + 1
-        head = round_head(
-            self.state.head,
-            manifest.task_id,
-            manifest.round,
-            manifest.attempt,
-            manifest_digest=manifest.digest,
-            updates_root=manifest.updates_root,
-        )
+        head = next_head(self.state.head, manifest)
         record = RoundRecord(
             task_id=manifest.task_id,
             round=manifest.round,

@@ -17,10 +17,10 @@ from twopm_flower.chain.base import (
     TaskPhase,
     TaskState,
 )
-from twopm_flower.chain.chaining import roster_digest, round_head
 from twopm_flower.chain.contracts import load_contract
 from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, Endpoint, EvmRpc, bytes32, hex32
 from twopm_flower.errors import ChainError, WrongChain
+from twopm_flower.records.chaining import roster_digest, round_head
 from twopm_flower.records.digest import ZERO_DIGEST
 
 _PHASES: tuple[TaskPhase | None, ...] = (None, "open", "running", "finalised", "cancelled")

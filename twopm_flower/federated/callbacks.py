@@ -10,11 +10,11 @@ from twopm_flower.chain.base import (
     FinalRound,
     RoundCall,
 )
-from twopm_flower.chain.chaining import round_head
 from twopm_flower.chain.outbox import Outbox
 from twopm_flower.chain.outbox_worker import OutboxWorker
 from twopm_flower.errors import ChainUnavailable, QuorumError
 from twopm_flower.records.bundle import ChainRecord, Finalisation, RunBundle
+from twopm_flower.records.chaining import next_head
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import ModelStatement
@@ -109,14 +109,7 @@ class ChainRecorder(RoundCallback):
         """Queue the record; delivery happens in the background."""
         self._raise_alarm()
         self._previous_head = self._head
-        self._head = round_head(
-            self._previous_head,
-            manifest.task_id,
-            manifest.round,
-            manifest.attempt,
-            manifest_digest=manifest.digest,
-            updates_root=manifest.updates_root,
-        )
+        self._head = next_head(self._previous_head, manifest)
         self._worker.enqueue(
             RoundCall(
                 task_id=manifest.task_id,

@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 
-from eth_abi.abi import encode
-from eth_utils.crypto import keccak
-
 from twopm_flower.errors import RecordError
-from twopm_flower.records.digest import ZERO_DIGEST
+from twopm_flower.records.chaining import roster_digest
 from twopm_flower.records.fields import Address, Digest, Record, Signature, Uint53
 from twopm_flower.records.statements import Domain, Membership, Signed
 
@@ -41,21 +38,7 @@ class Roster(Record):
     @property
     def digest(self) -> str:
         """The chained digest that the contract computes while members join."""
-        digest = bytes.fromhex(ZERO_DIGEST[2:])
-        for member in self.members:
-            digest = keccak(
-                encode(
-                    ["bytes32", "address", "uint64", "bytes32", "bytes32"],
-                    [
-                        digest,
-                        member.node,
-                        member.samples,
-                        bytes.fromhex(member.data_commitment[2:]),
-                        bytes.fromhex(member.sealing_key[2:]),
-                    ],
-                )
-            )
-        return "0x" + digest.hex()
+        return roster_digest(self.members)
 
     @property
     def dealer(self) -> Member:

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from eth_abi.abi import encode
-from eth_utils.crypto import keccak
-
 from twopm_flower.errors import VerificationError
 from twopm_flower.records.bundle import ChainRecord
+from twopm_flower.records.chaining import next_head
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import EvaluationStatement, Signed
@@ -15,7 +13,6 @@ from twopm_flower.verify.chain_view import ChainView, RecordView
 from twopm_flower.verify.report import ModelMetrics
 from twopm_flower.verify.subject import SkippedStep, Subject, require
 
-HEAD = ("bytes32", "bytes32", "uint32", "uint32", "bytes32", "bytes32")
 _WORD = 1 << 64
 
 
@@ -114,16 +111,6 @@ def opened_metrics(subject: Subject) -> Iterator[ModelMetrics]:
             if statements
             else None,
         )
-
-
-def next_head(previous: str, manifest: RoundManifest) -> str:
-    """Return the chained head after a manifest is recorded, as the contract computes it."""
-    words = [
-        bytes.fromhex(digest[2:])
-        for digest in (previous, manifest.task_id, manifest.digest, manifest.updates_root)
-    ]
-    values = [*words[:2], manifest.round, manifest.attempt, *words[2:]]
-    return "0x" + keccak(encode(HEAD, values)).hex()
 
 
 def check_masked(

@@ -1,12 +1,37 @@
-"""The chained digests that the contracts keep, redone here: pure functions of what was recorded."""
+"""The chained digests that the contracts keep, redone here for whoever compares them."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from twopm_flower.chain.base import Member
 from twopm_flower.records.digest import ZERO_DIGEST
+from twopm_flower.records.manifest import RoundManifest
+
+
+class ChainedMember(Protocol):
+    """What the contract chains of a member: both the chain's members and a roster's have it."""
+
+    @property
+    def node(self) -> str:
+        """Its EIP-55 address."""
+        ...
+
+    @property
+    def samples(self) -> int:
+        """How many samples it committed to."""
+        ...
+
+    @property
+    def data_commitment(self) -> str:
+        """Its salted commitment to them."""
+        ...
+
+    @property
+    def sealing_key(self) -> str:
+        """Its X25519 public key."""
+        ...
 
 
 def round_head(
@@ -41,7 +66,19 @@ def round_head(
     )
 
 
-def roster_digest(members: Iterable[Member]) -> str:
+def next_head(previous: str, manifest: RoundManifest) -> str:
+    """Return the head after a manifest is recorded; see :func:`round_head`."""
+    return round_head(
+        previous,
+        manifest.task_id,
+        manifest.round,
+        manifest.attempt,
+        manifest_digest=manifest.digest,
+        updates_root=manifest.updates_root,
+    )
+
+
+def roster_digest(members: Iterable[ChainedMember]) -> str:
     """Return the chained digest of a roster, in the order of joining.
 
     Each step is ``keccak256(abi.encode(digest, node, samples, dataCommitment, sealingKey))``,

@@ -9,6 +9,8 @@ from twopm_flower.records.statements import (
     KeyDeal,
     Membership,
     ModelStatement,
+    OpeningStatement,
+    ReaderKey,
     Registration,
     UpdateStatement,
     sign,
@@ -54,6 +56,7 @@ def statements(node=SIGNER.address):
             parameters_id=d(11),
             layout_digest=d(12),
             update_digest=d(13),
+            shares_root=d(14),
         ),
         FingerprintStatement(
             task_id=d(1),
@@ -62,6 +65,15 @@ def statements(node=SIGNER.address):
             node=node,
             manifest_digest=d(4),
             fingerprints=(5, 6, 2**64 - 1),
+        ),
+        ReaderKey(task_id=d(1), round=2, attempt=3, node=node, public_key=d(4)),
+        OpeningStatement(
+            task_id=d(1),
+            round=2,
+            attempt=3,
+            node=node,
+            manifest_digest=d(4),
+            opening_digest=d(5),
         ),
         EvaluationStatement(
             task_id=d(1),

@@ -137,6 +137,7 @@ class RunSimulator(SimulatedTask):
             superseded=superseded,
             updates=updates,
             fingerprints=self._fingerprints(manifest, ciphertexts),
+            openings=(),
             evaluations=self._evaluations(manifest, number - 1, closing=False),
             models=self._models(manifest, metrics) if opened else (),
             metrics=metrics,
@@ -165,7 +166,12 @@ class RunSimulator(SimulatedTask):
         for node in nodes:
             ciphertext = self._encrypt(node)
             digest = ciphertext.digest(self.frame(number, attempt, node.address))
-            fields = {**setting, "node": node.address, "update_digest": digest}
+            fields = {
+                **setting,
+                "node": node.address,
+                "update_digest": digest,
+                "shares_root": ZERO_DIGEST,
+            }
             fields = self._said("update", fields, number, node.address)
             ciphertexts[node.address] = ciphertext
             signed[node.address] = sign(UpdateStatement(**fields), node.signer, self.domain)

@@ -1,17 +1,20 @@
 """What travels in one exchange, as typed values; :mod:`.wire` turns them into Flower records."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from twopm_flower.records.fields import Record
+from twopm_flower.records.fields import Address, Record
 from twopm_flower.records.manifest import OpenedMetrics, RoundManifest
 from twopm_flower.records.statements import (
     EvaluationStatement,
     FingerprintStatement,
     ModelStatement,
+    OpeningStatement,
+    ReaderKey,
     Signed,
     UpdateStatement,
 )
@@ -20,13 +23,55 @@ FloatArrays = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
+class SealedShare:
+    """Node to server, and on to its reader: a share of the dealer's key.
+
+    ``node`` is the reader on the way to the server and the dealer on the way from it;
+    ``proof`` ties it to the dealer's signed root and is empty on the way to the server.
+    """
+
+    node: str
+    sealed: bytes
+    proof: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KeyOpening:
+    """A node's share of the sum of the survivors' keys, sealed to the nodes, and signed."""
+
+    statement: Signed[OpeningStatement]
+    sealed: bytes
+
+
+@dataclass(frozen=True)
 class Opening:
-    """All a node needs to open one round: what was listed, signed and summed."""
+    """All a node needs to open one round: what was listed, signed and summed.
+
+    In ``one-time-key`` mode the opened shares as well, and the update frame of each survivor
+    that vanished before it signed fingerprints, by its address.
+    """
 
     manifest: RoundManifest
     updates: tuple[Signed[UpdateStatement], ...]
     fingerprints: tuple[Signed[FingerprintStatement], ...]
     aggregate: bytes
+    keys: tuple[KeyOpening, ...] = ()
+    ciphertexts: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PrepareOrder:
+    """Server to node, before the first round: publish a key for the shares of round 1."""
+
+    task_id: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PrepareReply:
+    """Node to server: the key for the shares of round 1."""
+
+    readers: tuple[Signed[ReaderKey], ...]
 
 
 @dataclass(frozen=True)
@@ -34,7 +79,8 @@ class TrainOrder:
     """Server to node: open the last round, then train.
 
     ``initial`` is the public initial model, for nodes that never saw it; ``openings`` are
-    in the order of rounds and usually just the last one.
+    in the order of rounds and usually just the last one; ``readers`` are the keys that shares
+    of this attempt's key are sealed to.
     """
 
     task_id: str
@@ -43,16 +89,21 @@ class TrainOrder:
     config: dict[str, Any]
     initial: FloatArrays
     openings: tuple[Opening, ...] = ()
+    readers: tuple[Signed[ReaderKey], ...] = ()
 
 
 @dataclass(frozen=True)
 class EvaluateOrder:
-    """Server to node: check this round's manifest, sign fingerprints, evaluate."""
+    """Server to node: check this round's manifest, sign fingerprints, evaluate.
+
+    ``shares`` are those that the survivors sealed to the node this order goes to.
+    """
 
     task_id: str
     config: dict[str, Any]
     manifest: RoundManifest
     updates: tuple[Signed[UpdateStatement], ...]
+    shares: tuple[SealedShare, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,10 +117,14 @@ class CloseOrder:
 
 
 class ModelReport(Record):
-    """Node to server: the model and the metric sums that it opened, signed."""
+    """Node to server: the model and the metric sums that it opened, signed.
+
+    ``false_openings`` are the nodes whose opened shares the others' did not agree with.
+    """
 
     model: Signed[ModelStatement]
     metrics: OpenedMetrics
+    false_openings: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,12 +134,20 @@ class TrainReply:
     frame: bytes
     update: Signed[UpdateStatement]
     reports: tuple[ModelReport, ...]
+    shares: tuple[SealedShare, ...] = ()
 
 
 @dataclass(frozen=True)
 class EvaluateReply:
-    """Node to server: fingerprints of the own update and the masked evaluation."""
+    """Node to server: fingerprints of the own update and the masked evaluation.
+
+    In ``one-time-key`` mode also the opened share of the key sum, or the dealers whose shares
+    could not be opened, and the keys for the shares of the attempts that may come next.
+    """
 
     fingerprint: Signed[FingerprintStatement] | None
     evaluation: Signed[EvaluationStatement] | None
     reports: tuple[ModelReport, ...] = ()
+    key: KeyOpening | None = None
+    bad_dealers: tuple[str, ...] = ()
+    readers: tuple[Signed[ReaderKey], ...] = ()

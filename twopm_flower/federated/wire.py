@@ -16,8 +16,12 @@ from twopm_flower.federated.exchange import (
     EvaluateOrder,
     EvaluateReply,
     FloatArrays,
+    KeyOpening,
     ModelReport,
     Opening,
+    PrepareOrder,
+    PrepareReply,
+    SealedShare,
     TrainOrder,
     TrainReply,
 )
@@ -27,6 +31,8 @@ from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import (
     EvaluationStatement,
     FingerprintStatement,
+    OpeningStatement,
+    ReaderKey,
     Signed,
     Statement,
     UpdateStatement,
@@ -35,53 +41,92 @@ from twopm_flower.records.statements import (
 )
 
 TWOPM = "twopm"
+OURS = "twopm."
 AGGREGATES = "twopm.aggregates"
+SHARES = "twopm.shares"
+KEYS = "twopm.keys"
+CIPHERTEXTS = "twopm.ciphertexts"
 UPDATE_STYPE = "twopm.update/v1"
 AGGREGATE_STYPE = "twopm.aggregate/v1"
+SHARE_STYPE = "twopm.share/v1"
+KEY_STYPE = "twopm.key/v1"
 SAMPLES = "num-examples"
-Kind = Literal["train", "evaluate", "close", "enrol", "join", "deal", "accept"]
+Kind = Literal["prepare", "train", "evaluate", "close", "enrol", "join", "deal", "accept"]
+Order = PrepareOrder | TrainOrder | EvaluateOrder | CloseOrder
+OPENING_FIELDS = {"manifest", "updates", "fingerprints", "keys"}
 S = TypeVar("S", bound=Statement)
 
 
-def order_content(
-    order: TrainOrder | EvaluateOrder | CloseOrder, *, arrays_key: str, config_key: str
-) -> RecordDict:
+def order_content(order: Order, *, arrays_key: str, config_key: str) -> RecordDict:
     """Return the records of a message from server to node."""
     fields: dict[str, Any] = {"task": order.task_id}
     initial: FloatArrays = {}
-    openings: tuple[Opening, ...] = ()
+    content = RecordDict()
     match order:
+        case PrepareOrder():
+            fields |= {"kind": "prepare"}
         case TrainOrder():
             fields |= {"kind": "train", "round": order.round, "attempt": order.attempt}
-            initial, openings = order.initial, order.openings
+            fields["readers"] = _list_bytes(order.readers)
+            initial = order.initial
+            _put_openings(content, fields, order.openings)
         case CloseOrder():
             fields |= {"kind": "close"}
-            initial, openings = order.initial, order.openings
+            initial = order.initial
+            _put_openings(content, fields, order.openings)
         case EvaluateOrder():
             fields |= {
                 "kind": "evaluate",
                 "manifest": order.manifest.to_bytes(),
                 "updates": _list_bytes(order.updates),
+                "proofs": canonical_bytes({s.node: list(s.proof) for s in order.shares}),
             }
-    if not isinstance(order, EvaluateOrder):
-        fields["openings"] = canonical_bytes(
-            [
-                {
-                    "manifest": opening.manifest.to_json(),
-                    "updates": [signed.to_json() for signed in opening.updates],
-                    "fingerprints": [signed.to_json() for signed in opening.fingerprints],
-                }
-                for opening in openings
-            ]
-        )
-    content = RecordDict()
+            _put_shares(content, order.shares)
     content[arrays_key] = ArrayRecord(flower_arrays(initial))
     content[config_key] = ConfigRecord(dict(order.config))
     content[TWOPM] = ConfigRecord(fields)
+    return content
+
+
+def _put_openings(
+    content: RecordDict, fields: dict[str, Any], openings: tuple[Opening, ...]
+) -> None:
+    fields["openings"] = canonical_bytes(
+        [
+            {
+                "manifest": opening.manifest.to_json(),
+                "updates": [signed.to_json() for signed in opening.updates],
+                "fingerprints": [signed.to_json() for signed in opening.fingerprints],
+                "keys": [key.statement.to_json() for key in opening.keys],
+            }
+            for opening in openings
+        ]
+    )
     content[AGGREGATES] = ArrayRecord(
         {str(o.manifest.round): blob(o.aggregate, AGGREGATE_STYPE) for o in openings}
     )
-    return content
+    content[KEYS] = ArrayRecord(
+        {
+            _place(o.manifest, key.statement.node): blob(key.sealed, KEY_STYPE)
+            for o in openings
+            for key in o.keys
+        }
+    )
+    content[CIPHERTEXTS] = ArrayRecord(
+        {
+            _place(o.manifest, node): blob(frame, UPDATE_STYPE)
+            for o in openings
+            for node, frame in o.ciphertexts.items()
+        }
+    )
+
+
+def _put_shares(content: RecordDict, shares: tuple[SealedShare, ...]) -> None:
+    content[SHARES] = ArrayRecord({share.node: blob(share.sealed, SHARE_STYPE) for share in shares})
+
+
+def _place(manifest: RoundManifest, node: str) -> str:
+    return f"{manifest.round}/{node}"
 
 
 def message_kind(content: RecordDict) -> Kind:
@@ -103,18 +148,21 @@ def message_kind(content: RecordDict) -> Kind:
     )
 
 
-def parse_order(content: RecordDict) -> TrainOrder | EvaluateOrder | CloseOrder:
+def parse_order(content: RecordDict) -> Order:
     """Check a message from the server and return what it asks for."""
     kind = message_kind(content)
     fields = content.config_records[TWOPM]
     task_id = text_field(fields, "task")
     config = app_config(content)
+    if kind == "prepare":
+        return PrepareOrder(task_id=task_id, config=config)
     if kind == "evaluate":
         return EvaluateOrder(
             task_id=task_id,
             config=config,
             manifest=RoundManifest.from_bytes(bytes_field(fields, "manifest")),
             updates=_list_of(UpdateStatement, _json_list(fields, "updates")),
+            shares=tuple(_shares(content, _proofs(fields))),
         )
     openings = tuple(_openings(content, _json_list(fields, "openings")))
     initial = initial_arrays(content)
@@ -127,6 +175,7 @@ def parse_order(content: RecordDict) -> TrainOrder | EvaluateOrder | CloseOrder:
         config=config,
         initial=initial,
         openings=openings,
+        readers=_list_of(ReaderKey, _json_list(fields, "readers")),
     )
 
 
@@ -140,7 +189,7 @@ def app_config(content: RecordDict) -> dict[str, Any]:
 
 def app_content(content: RecordDict, arrays: FloatArrays) -> RecordDict:
     """Return the message that the app sees: the model and its configuration, nothing else."""
-    arrays_key = next(name for name in content.array_records if name != AGGREGATES)
+    arrays_key = next(name for name in content.array_records if not name.startswith(OURS))
     config_key = next(name for name in content.config_records if name != TWOPM)
     out = RecordDict()
     out[arrays_key] = ArrayRecord(flower_arrays(arrays))
@@ -168,33 +217,52 @@ def reported_metrics(content: RecordDict) -> dict[str, float]:
     return {name: value for name, value in record.items() if isinstance(value, int | float)}
 
 
-def reply_content(reply: TrainReply | EvaluateReply) -> RecordDict:
+def reply_content(reply: PrepareReply | TrainReply | EvaluateReply) -> RecordDict:
     """Return the records of a node's reply: an allow-list; whatever else the app said stays.
 
     ``num-examples`` is 1, so that plain strategies can weigh replies without learning counts.
     """
     content = RecordDict()
-    fields: dict[str, Any] = {"reports": _list_bytes(reply.reports)}
-    if isinstance(reply, TrainReply):
-        content["arrays"] = ArrayRecord({"update": blob(reply.frame, UPDATE_STYPE)})
-        fields["update"] = reply.update.to_bytes()
-    else:
-        fields["fingerprint"] = reply.fingerprint.to_bytes() if reply.fingerprint else b""
-        fields["evaluation"] = reply.evaluation.to_bytes() if reply.evaluation else b""
+    fields: dict[str, Any] = {}
+    match reply:
+        case TrainReply():
+            content["arrays"] = ArrayRecord({"update": blob(reply.frame, UPDATE_STYPE)})
+            _put_shares(content, reply.shares)
+            fields["update"] = reply.update.to_bytes()
+            fields["reports"] = _list_bytes(reply.reports)
+        case EvaluateReply():
+            fields["reports"] = _list_bytes(reply.reports)
+            fields["fingerprint"] = reply.fingerprint.to_bytes() if reply.fingerprint else b""
+            fields["evaluation"] = reply.evaluation.to_bytes() if reply.evaluation else b""
+            fields["key"] = reply.key.statement.to_bytes() if reply.key else b""
+            fields["bad_dealers"] = canonical_bytes(list(reply.bad_dealers))
+            fields["readers"] = _list_bytes(reply.readers)
+            if reply.key:
+                content[KEYS] = ArrayRecord({"key": blob(reply.key.sealed, KEY_STYPE)})
+        case PrepareReply():
+            fields["readers"] = _list_bytes(reply.readers)
     content["metrics"] = MetricRecord({SAMPLES: 1})
     content[TWOPM] = ConfigRecord(fields)
     return content
 
 
+def parse_prepare_reply(content: RecordDict) -> PrepareReply:
+    """Check a node's reply to the exchange before the first round."""
+    fields = _reply_fields(content)
+    return PrepareReply(readers=_list_of(ReaderKey, _json_list(fields, "readers")))
+
+
 def parse_train_reply(content: RecordDict) -> TrainReply:
     """Check a node's train reply."""
     fields = _reply_fields(content)
-    if set(content.array_records) != {"arrays"} or set(content["arrays"]) != {"update"}:
+    plain = {name for name in content.array_records if name != SHARES}
+    if plain != {"arrays"} or set(content["arrays"]) != {"update"}:
         raise RecordError("the reply does not carry exactly one encrypted update")
     return TrainReply(
         frame=_blob_bytes(content.array_records["arrays"]["update"], UPDATE_STYPE),
         update=signed_type(UpdateStatement).from_bytes(bytes_field(fields, "update")),
         reports=_reports(fields),
+        shares=tuple(_shares(content, {})),
     )
 
 
@@ -202,13 +270,50 @@ def parse_evaluate_reply(content: RecordDict) -> EvaluateReply:
     """Check a node's evaluate or closing reply."""
     fields = _reply_fields(content)
     fingerprint, evaluation = bytes_field(fields, "fingerprint"), bytes_field(fields, "evaluation")
+    dealers = _json_list(fields, "bad_dealers")
+    if not all(isinstance(dealer, str) for dealer in dealers):
+        raise RecordError("'bad_dealers' is not a list of addresses")
     return EvaluateReply(
         fingerprint=signed_type(FingerprintStatement).from_bytes(fingerprint)
         if fingerprint
         else None,
         evaluation=signed_type(EvaluationStatement).from_bytes(evaluation) if evaluation else None,
         reports=_reports(fields),
+        key=_key(content, bytes_field(fields, "key")),
+        bad_dealers=tuple(dealers),
+        readers=_list_of(ReaderKey, _json_list(fields, "readers")),
     )
+
+
+def _key(content: RecordDict, statement: bytes) -> KeyOpening | None:
+    if not statement:
+        return None
+    blobs = content.array_records.get(KEYS, ArrayRecord())
+    if set(blobs) != {"key"}:
+        raise RecordError("the reply signs an opening and does not carry exactly one")
+    return KeyOpening(
+        statement=signed_type(OpeningStatement).from_bytes(statement),
+        sealed=_blob_bytes(blobs["key"], KEY_STYPE),
+    )
+
+
+def _shares(content: RecordDict, proofs: Mapping[str, list[str]]) -> Iterable[SealedShare]:
+    for node, array in content.array_records.get(SHARES, ArrayRecord()).items():
+        yield SealedShare(
+            node=node,
+            sealed=_blob_bytes(array, SHARE_STYPE),
+            proof=tuple(proofs.get(node, ())),
+        )
+
+
+def _proofs(fields: Mapping[str, Any]) -> dict[str, list[str]]:
+    value = parse_canonical(bytes_field(fields, "proofs"), what="proofs")
+    if not isinstance(value, dict) or not all(
+        isinstance(proof, list) and all(isinstance(step, str) for step in proof)
+        for proof in value.values()
+    ):
+        raise RecordError("'proofs' is not a list of digests for each dealer")
+    return value
 
 
 def _reply_fields(content: RecordDict) -> ConfigRecord:
@@ -226,9 +331,10 @@ def _reports(fields: ConfigRecord) -> tuple[ModelReport, ...]:
 
 def _openings(content: RecordDict, values: list[Any]) -> Iterable[Opening]:
     frames = content.array_records.get(AGGREGATES, ArrayRecord())
+    ciphertexts = content.array_records.get(CIPHERTEXTS, ArrayRecord())
     for value in values:
-        if not isinstance(value, dict) or set(value) != {"manifest", "updates", "fingerprints"}:
-            raise RecordError("an opening has other fields than manifest, updates, fingerprints")
+        if not isinstance(value, dict) or set(value) != OPENING_FIELDS:
+            raise RecordError(f"an opening has other fields than {sorted(OPENING_FIELDS)}")
         manifest = RoundManifest.from_json(value["manifest"])
         frame = frames.get(str(manifest.round))
         if frame is None:
@@ -238,12 +344,27 @@ def _openings(content: RecordDict, values: list[Any]) -> Iterable[Opening]:
             updates=_list_of(UpdateStatement, value["updates"]),
             fingerprints=_list_of(FingerprintStatement, value["fingerprints"]),
             aggregate=_blob_bytes(frame, AGGREGATE_STYPE),
+            keys=tuple(_opened_keys(content, manifest, value["keys"])),
+            ciphertexts={
+                node: _blob_bytes(ciphertexts[_place(manifest, node)], UPDATE_STYPE)
+                for node in manifest.nodes
+                if _place(manifest, node) in ciphertexts
+            },
         )
+
+
+def _opened_keys(content: RecordDict, manifest: RoundManifest, values: Any) -> Iterable[KeyOpening]:
+    blobs = content.array_records.get(KEYS, ArrayRecord())
+    for signed in _list_of(OpeningStatement, values):
+        sealed = blobs.get(_place(manifest, signed.node))
+        if sealed is None:
+            raise RecordError(f"the opening that {signed.node} signed is not in the message")
+        yield KeyOpening(statement=signed, sealed=_blob_bytes(sealed, KEY_STYPE))
 
 
 def initial_arrays(content: RecordDict) -> FloatArrays:
     """Return the one plain model of a message; empty where none was sent."""
-    records = [record for name, record in content.array_records.items() if name != AGGREGATES]
+    records = [r for name, r in content.array_records.items() if not name.startswith(OURS)]
     if len(records) != 1:
         raise RecordError(f"the message carries {len(records)} models, not one")
     return float_arrays(records[0])

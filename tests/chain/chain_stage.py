@@ -38,13 +38,11 @@ class Stage:
 
     @property
     def node_domain(self) -> Domain:
-        deployment = self.connector.deployment()
-        return Domain(chain_id=deployment.chain_id, verifying_contract=deployment.node_registry)
+        return self.connector.deployment().registry_domain
 
     @property
     def task_domain(self) -> Domain:
-        deployment = self.connector.deployment()
-        return Domain(chain_id=deployment.chain_id, verifying_contract=deployment.task_registry)
+        return self.connector.deployment().domain
 
     def registration(self, node, *, sealing_key, nonce=0, deadline=FAR_FUTURE) -> str:
         statement = Registration(

@@ -6,9 +6,10 @@ import signal
 import sys
 from pathlib import Path
 
-from twopm_flower.chain.base import Deployment, RoundCall
+from twopm_flower.chain.base import RoundCall
 from twopm_flower.chain.evm import EvmConnector
 from twopm_flower.chain.outbox import Outbox
+from twopm_flower.records.bundle import Deployment
 from twopm_flower.signer.keystore import LocalSigner
 
 
@@ -21,7 +22,7 @@ def main() -> None:
 
     connector = EvmConnector(
         plan["url"],
-        Deployment(**plan["deployment"]),
+        Deployment.from_json(plan["deployment"]),
         LocalSigner.from_file(Path(plan["key_file"])),
     )
     outbox = Outbox(Path(plan["outbox"]), observe=observe)

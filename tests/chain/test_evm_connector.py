@@ -93,7 +93,7 @@ def test_nothing_is_sent_to_another_chain(proxy, deployment, devnet):
 def test_a_chain_with_the_same_id_and_another_first_block_is_not_believed(
     devnet, deployment, tmp_path
 ):
-    lying = replace(deployment, genesis_hash=digest(1))
+    lying = deployment.model_copy(update={"genesis_hash": digest(1)})
     with pytest.raises(WrongChain, match="first block"):
         EvmReader(devnet.rpc, lying).check()
     with Devnet(tmp_path) as other, pytest.raises(WrongChain, match="chain id"):
@@ -101,10 +101,11 @@ def test_a_chain_with_the_same_id_and_another_first_block_is_not_believed(
 
 
 def test_contracts_in_each_others_place_are_not_believed(devnet, deployment):
-    swapped = replace(
-        deployment,
-        node_registry=deployment.task_registry,
-        task_registry=deployment.node_registry,
+    swapped = deployment.model_copy(
+        update={
+            "node_registry": deployment.task_registry,
+            "task_registry": deployment.node_registry,
+        }
     )
     with pytest.raises(WrongChain, match="NodeRegistry"):
         EvmReader(devnet.rpc, swapped).check()
@@ -112,7 +113,7 @@ def test_contracts_in_each_others_place_are_not_believed(devnet, deployment):
 
 def test_tasks_that_use_another_node_registry_are_not_believed(devnet, deployment):
     other = deploy(devnet.rpc, devnet.signer)
-    mixed = replace(deployment, node_registry=other.node_registry)
+    mixed = deployment.model_copy(update={"node_registry": other.node_registry})
     with pytest.raises(WrongChain, match="node registry"):
         EvmReader(devnet.rpc, mixed).check()
 

@@ -250,7 +250,7 @@ def run_victim(served, path, task_id, die_at):
     process, stage, _ = served
     plan = {
         "url": process.url,
-        "deployment": asdict(stage.connector.deployment()),
+        "deployment": stage.connector.deployment().to_json(),
         "key_file": str(process.folder / "account.key"),
         "outbox": str(path),
         "calls": [asdict(call) for call in calls(task_id)],

@@ -26,7 +26,7 @@ from twopm_flower.federated.ceremony import (
     membership,
     node_card,
 )
-from twopm_flower.federated.chain_access import deployment_of, on_chain
+from twopm_flower.federated.chain_access import deployment_of
 from twopm_flower.federated.exchange import CloseOrder, EvaluateOrder, TrainOrder
 from twopm_flower.federated.home import NodeHome, TaskFolder
 from twopm_flower.federated.progress import Progress
@@ -34,7 +34,6 @@ from twopm_flower.federated.run_store import RunStore
 from twopm_flower.federated.terms import build_terms
 from twopm_flower.privacy.keys import SealingKey
 from twopm_flower.records.bundle import DealtKey, Deployment, NodeCard, RunBundle
-from twopm_flower.records.fields import checksum_address
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.terms import TaskTerms, data_commitment
 from twopm_flower.signer.keystore import create_key_file
@@ -58,21 +57,15 @@ class Stage:
     @classmethod
     def open(cls, folder: Path) -> "Stage":
         devnet = DevnetProcess(folder / "chain").start()
-        placed = deploy(devnet.url, devnet.signer)
-        deployment = Deployment(
-            chain_id=placed.chain_id,
-            genesis_hash=placed.genesis_hash,
-            node_registry=checksum_address(placed.node_registry),
-            task_registry=checksum_address(placed.task_registry),
-        )
-        connector = EvmConnector(devnet.url, on_chain(deployment), devnet.signer)
+        deployment = deploy(devnet.url, devnet.signer)
+        connector = EvmConnector(devnet.url, deployment, devnet.signer)
         stage = cls(devnet, deployment, connector, folder / "identities")
         for index in range(MAX_NODES):
             stage._register(index)
         return stage
 
     def reader(self) -> EvmReader:
-        return EvmReader(self.devnet.url, on_chain(self.deployment))
+        return EvmReader(self.devnet.url, self.deployment)
 
     def card(self, index: int) -> NodeCard:
         home = NodeHome(self.identities / f"node-{index}")

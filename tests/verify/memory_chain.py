@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
-from twopm_flower.chain.base import Deployment, Finalisation, Member, RoundRecord, TaskState
+from twopm_flower.chain.base import Finalisation, Member, RoundRecord, TaskState
 from twopm_flower.errors import TransactionReverted
-from twopm_flower.records.bundle import ChainRecord
+from twopm_flower.records.bundle import ChainRecord, Deployment
 from twopm_flower.records.bundle import Finalisation as StatedFinalisation
 from twopm_flower.records.chaining import next_head
 from twopm_flower.records.digest import tagged_digest

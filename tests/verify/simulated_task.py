@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from memory_chain import MemoryChain, word
 
-from twopm_flower.chain.base import Deployment as ChainDeployment
 from twopm_flower.chain.base import Member as ChainMember
 from twopm_flower.chain.base import TaskState
 from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
@@ -139,14 +138,8 @@ class SimulatedTask:
         return sign(statement, dealer.signer, self.domain)
 
     def empty_chain(self):
-        deployment = self.deployment
         return MemoryChain(
-            pinned=ChainDeployment(
-                deployment.chain_id,
-                deployment.genesis_hash,
-                deployment.node_registry,
-                deployment.task_registry,
-            ),
+            pinned=self.deployment,
             state=TaskState(
                 task_id=self.task_id,
                 coordinator="0x" + "00" * 19 + "33",

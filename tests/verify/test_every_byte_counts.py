@@ -10,6 +10,7 @@ from run_simulator import simulate
 from twopm_flower.errors import RecordError
 from twopm_flower.records.bundle import RunBundle
 from twopm_flower.records.canonical import canonical_bytes
+from twopm_flower.records.fields import Record
 from twopm_flower.verify import chain_view, verify_bundle
 
 OPTIONS = {"nodes": 4, "rounds": 2}
@@ -165,6 +166,13 @@ def other_value(value):
     return {"finalised": "running"}.get(value, mutants(value)[0])
 
 
+def with_other_value(honest, name):
+    change = {name: other_value(getattr(honest, name))}
+    if isinstance(honest, Record):
+        return honest.model_copy(update=change)
+    return replace(honest, **change)
+
+
 @pytest.mark.parametrize(
     ("view", "place", "steps"),
     [
@@ -182,11 +190,9 @@ def test_a_change_in_any_field_of_the_chain_is_noticed(view, place, steps):
             run = simulate(**OPTIONS)
             if isinstance(honest, list | tuple):
                 changed = list(honest)
-                changed[index] = replace(
-                    honest[index], **{name: other_value(getattr(honest[index], name))}
-                )
+                changed[index] = with_other_value(honest[index], name)
             else:
-                changed = replace(honest, **{name: other_value(getattr(honest, name))})
+                changed = with_other_value(honest, name)
             if name == "signers":
                 changed = replace(honest, signers=1)
             setattr(run.chain, place, changed)

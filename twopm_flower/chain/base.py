@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from twopm_flower.chain.calls import FinaliseCall, FinalRound, RoundCall, SignedTransaction
+from twopm_flower.records.bundle import Deployment
 
 __all__ = [
     "ChainConnector",
     "ChainReader",
-    "Deployment",
     "FinalRound",
     "Finalisation",
     "FinaliseCall",
@@ -27,26 +27,6 @@ __all__ = [
 ]
 
 TaskPhase = Literal["open", "running", "finalised", "cancelled"]
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """Where our contracts stand, and on which chain: a reader believes no other.
-
-    Attributes
-    ----------
-    chain_id : int
-        EIP-155 chain id.
-    genesis_hash : str
-        Hash of block 0, because chain ids are not unique.
-    node_registry, task_registry : str
-        Addresses of the contracts.
-    """
-
-    chain_id: int
-    genesis_hash: str
-    node_registry: str
-    task_registry: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from web3.contract import Contract as Web3Contract
 from web3.exceptions import Web3Exception
 
 from twopm_flower.chain.base import (
-    Deployment,
     Finalisation,
     FinaliseCall,
     FinalRound,
@@ -24,6 +23,7 @@ from twopm_flower.chain.evm_account import RECEIPT_TIMEOUT_S, EvmAccount, to_rec
 from twopm_flower.chain.evm_reader import EvmReader
 from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, Endpoint, EvmRpc, bytes32, hex32
 from twopm_flower.errors import ChainError, ChainUnavailable, RecordConflict, WrongChain
+from twopm_flower.records.bundle import Deployment
 from twopm_flower.signer.base import Signer
 
 __all__ = ["EvmConnector", "EvmReader", "deploy"]

@@ -10,7 +10,6 @@ from web3.exceptions import ABIEventNotFound
 from web3.types import EventData
 
 from twopm_flower.chain.base import (
-    Deployment,
     Finalisation,
     Member,
     RoundRecord,
@@ -20,6 +19,7 @@ from twopm_flower.chain.base import (
 from twopm_flower.chain.contracts import load_contract
 from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, Endpoint, EvmRpc, bytes32, hex32
 from twopm_flower.errors import ChainError, WrongChain
+from twopm_flower.records.bundle import Deployment
 from twopm_flower.records.chaining import roster_digest, round_head
 from twopm_flower.records.digest import ZERO_DIGEST
 

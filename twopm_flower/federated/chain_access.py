@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from twopm_flower.chain import base
 from twopm_flower.chain.base import ChainConnector, ChainReader
 from twopm_flower.chain.evm import EvmConnector, EvmReader
 from twopm_flower.config import ChainSettings
@@ -21,21 +20,9 @@ def deployment_of(chain: ChainSettings) -> Deployment:
     )
 
 
-def on_chain(deployment: Deployment) -> base.Deployment:
-    """Return the same deployment as the chain layer names it."""
-    return base.Deployment(
-        chain_id=deployment.chain_id,
-        genesis_hash=deployment.genesis_hash,
-        node_registry=deployment.node_registry,
-        task_registry=deployment.task_registry,
-    )
-
-
 def open_reader(chain: ChainSettings) -> ChainReader:
     """Return a reader of the pinned chain; it connects when first asked."""
-    return EvmReader(
-        chain.rpc_url, on_chain(deployment_of(chain)), request_timeout_s=chain.timeout_s
-    )
+    return EvmReader(chain.rpc_url, deployment_of(chain), request_timeout_s=chain.timeout_s)
 
 
 def open_connector(chain: ChainSettings, key_file: Path) -> ChainConnector:
@@ -48,7 +35,7 @@ def open_connector(chain: ChainSettings, key_file: Path) -> ChainConnector:
     """
     return EvmConnector(
         chain.rpc_url,
-        on_chain(deployment_of(chain)),
+        deployment_of(chain),
         LocalSigner.from_file(key_file),
         request_timeout_s=chain.timeout_s,
     )

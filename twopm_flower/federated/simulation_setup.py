@@ -12,14 +12,12 @@ from twopm_flower.config import Settings
 from twopm_flower.errors import QuorumError
 from twopm_flower.federated import enrolment, wire
 from twopm_flower.federated.ceremony import check_deal, key_id_of, member_of
-from twopm_flower.federated.chain_access import on_chain
 from twopm_flower.federated.exchange import FloatArrays
 from twopm_flower.federated.prepared import PreparedRun, SimulationOptions
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.federated.terms import automatic_terms
 from twopm_flower.records.bundle import DealtKey, Deployment, NodeCard
 from twopm_flower.records.canonical import canonical_bytes, parse_canonical
-from twopm_flower.records.fields import checksum_address
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.statements import KeyDeal, Signed
 from twopm_flower.records.terms import TaskTerms
@@ -68,7 +66,7 @@ class SimulationSetup:
         evaluate_config: dict[str, Any],
     ) -> PreparedRun:
         deployment = self._deployment(devnet)
-        connector = EvmConnector(devnet.url, on_chain(deployment), devnet.signer)
+        connector = EvmConnector(devnet.url, deployment, devnet.signer)
         trained = self._ask(
             "enrol",
             {"chain": _chain_fields(devnet, deployment)},
@@ -137,13 +135,7 @@ class SimulationSetup:
             deployment = Deployment.from_bytes(file.read_bytes())
             if deployment.chain_id == devnet.chain_id:
                 return deployment
-        placed = deploy(devnet.url, devnet.signer)
-        deployment = Deployment(
-            chain_id=placed.chain_id,
-            genesis_hash=placed.genesis_hash,
-            node_registry=checksum_address(placed.node_registry),
-            task_registry=checksum_address(placed.task_registry),
-        )
+        deployment = deploy(devnet.url, devnet.signer)
         file.write_bytes(deployment.to_bytes())
         return deployment
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from twopm_flower.chain import base
 from twopm_flower.chain.base import ChainReader
 from twopm_flower.config import ChainSettings
 from twopm_flower.errors import ChainUnavailable, ConfigError
+from twopm_flower.records.bundle import Deployment
 
 
 def read_chain_file(path: Path) -> ChainSettings:
@@ -49,7 +49,7 @@ def chain_toml(chain: ChainSettings) -> str:
 
 
 def make_chain_settings(
-    rpc_url: str, deployment: base.Deployment, *, devnet_folder: Path | None = None
+    rpc_url: str, deployment: Deployment, *, devnet_folder: Path | None = None
 ) -> ChainSettings:
     """Return the settings that pin a deployment behind an endpoint."""
     return ChainSettings(
@@ -76,11 +76,7 @@ def open_any_reader(chain: ChainSettings) -> ChainReader:
     # web3 takes a second to import, which commands without a chain should not pay.
     from twopm_flower.chain.devnet import open_read_only  # noqa: PLC0415
     from twopm_flower.chain.evm import EvmReader  # noqa: PLC0415
-    from twopm_flower.federated.chain_access import (  # noqa: PLC0415
-        deployment_of,
-        on_chain,
-        open_reader,
-    )
+    from twopm_flower.federated.chain_access import deployment_of, open_reader  # noqa: PLC0415
 
     reader = open_reader(chain)
     try:
@@ -89,6 +85,6 @@ def open_any_reader(chain: ChainSettings) -> ChainReader:
         folder = chain.devnet_folder
         if folder is None or not (folder / "chain.sqlite").exists():
             raise
-        reader = EvmReader(open_read_only(folder), on_chain(deployment_of(chain)))
+        reader = EvmReader(open_read_only(folder), deployment_of(chain))
         reader.check()
     return reader

@@ -33,7 +33,17 @@ Base64 = Annotated[str, AfterValidator(_canonical_base64)]
 
 
 class Deployment(Record):
-    """Which chain and which contracts a run is anchored in."""
+    """Which chain and which contracts a run is anchored in: a reader believes no other.
+
+    Attributes
+    ----------
+    chain_id : int
+        EIP-155 chain id.
+    genesis_hash : str
+        Hash of block 0, because chain ids are not unique.
+    node_registry, task_registry : str
+        EIP-55 addresses of the contracts.
+    """
 
     chain_id: Uint53
     genesis_hash: Digest

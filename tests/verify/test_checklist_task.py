@@ -60,12 +60,12 @@ def test_an_artifact_that_no_manifest_lists_fails():
     assert outcome(simulation, ciphertexts=ciphertexts)[0] == 1
 
 
-def test_a_trust_mode_of_a_later_release_is_named():
+def test_one_time_keys_with_parameters_of_another_backend_fail():
     simulation = simulate()
     terms = simulation.bundle.terms.model_copy(update={"trust_mode": "one-time-key"})
     number, detail = outcome(simulation, terms=terms)
     assert number == 1
-    assert "cannot be verified by this release" in detail
+    assert "backend" in detail
 
 
 def test_more_members_than_the_sums_have_room_for_fail():

@@ -10,6 +10,7 @@ from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import EvaluationStatement, Signed
 from twopm_flower.records.terms import MetricTerm
 from twopm_flower.verify.chain_view import ChainView, RecordView
+from twopm_flower.verify.one_time_keys import check_openings
 from twopm_flower.verify.report import ModelMetrics
 from twopm_flower.verify.subject import SkippedStep, Subject, require
 
@@ -50,6 +51,14 @@ def check_outcome(subject: Subject) -> str:
     """Step 11: a quorum opened the same model in every round, and the last one is final."""
     bundle, terms = subject.bundle, subject.bundle.terms
     for entry in bundle.rounds:
+        check_openings(
+            entry.manifest,
+            entry.openings,
+            terms=terms,
+            roster=bundle.roster,
+            domain=bundle.deployment.domain,
+            complete=subject.opened(entry),
+        )
         if entry.metrics is not None:
             check_sums_in_range(
                 terms.train_metrics,

@@ -3,11 +3,13 @@
 Pure functions over records and numpy arrays: no network, no files, no keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from twopm_flower.errors import RecordError, VerificationError
+from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.ciphertext import Ciphertext
-from twopm_flower.privacy.residues import MODULUS, challenges, fingerprint
+from twopm_flower.privacy.residues import CHALLENGES, MODULUS, challenges, fingerprint
 from twopm_flower.records.manifest import OpenedMetrics, RoundManifest, updates_root
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.statements import (
@@ -18,7 +20,13 @@ from twopm_flower.records.statements import (
     UpdateStatement,
 )
 from twopm_flower.records.terms import TaskTerms
+from twopm_flower.verify.one_time_keys import (
+    ONE_TIME_KEY,
+    check_shares_root,
+    check_survivors,
+)
 
+_NONE: Mapping[str, Ciphertext] = MappingProxyType({})
 _SHARED_FIELDS = (
     "task_id",
     "round",
@@ -33,6 +41,19 @@ _SHARED_FIELDS = (
     "parameters_id",
     "layout_digest",
 )
+
+
+def frame_context(manifest: RoundManifest, node: str = ZERO_NODE) -> FrameContext:
+    """Return what the ciphertext of a node is bound to; without a node, that of the sum."""
+    return FrameContext(
+        task_id=manifest.task_id,
+        round=manifest.round,
+        attempt=manifest.attempt,
+        node=node,
+        key_id=manifest.key_id,
+        parameters_id=manifest.parameters_id,
+        layout_digest=manifest.layout_digest,
+    )
 
 
 def check_manifest(
@@ -77,6 +98,8 @@ def check_manifest(
             f"round {manifest.round}: {len(manifest.survivors)} contributors, "
             f"the task asks for at least {terms.min_contributors}"
         )
+    if terms.trust_mode == ONE_TIME_KEY:
+        check_survivors(manifest, terms=terms, roster=roster)
     samples = roster.samples_of(manifest.nodes)
     if manifest.samples != samples:
         raise VerificationError(
@@ -123,6 +146,7 @@ def check_updates(
                 f"round {manifest.round}: {survivor.node} signed update "
                 f"{statement.update_digest}, the manifest lists {survivor.update_digest}"
             )
+        check_shares_root(manifest, statement)
 
 
 def check_fingerprint_binding(
@@ -151,6 +175,7 @@ def check_fingerprints(
     fingerprints: Sequence[Signed[FingerprintStatement]],
     aggregate: Ciphertext,
     domain: Domain,
+    ciphertexts: Mapping[str, Ciphertext] = _NONE,
 ) -> None:
     """Check that the survivors' signed fingerprints add up to the aggregate's.
 
@@ -158,36 +183,33 @@ def check_fingerprints(
     the sum of their ciphertexts; the challenges come from the manifest, which fixed all
     ciphertexts before. A wrong aggregate passes with probability about (length / q)^3.
 
+    Parameters
+    ----------
+    manifest : RoundManifest
+    fingerprints : sequence of Signed[FingerprintStatement]
+        In the order of the survivors; of all of them but those in `ciphertexts`.
+    aggregate : Ciphertext
+    domain : Domain
+    ciphertexts : mapping of str to Ciphertext, optional
+        By node: the ciphertexts of survivors that vanished before they signed fingerprints.
+        Public in the trust mode ``one-time-key``, where their fingerprints are computed; in
+        another mode a survivor without a fingerprint is an error. Others are not looked at.
+
     Raises
     ------
     VerificationError
-        Fingerprints missing, for another manifest, or with another sum.
+        Fingerprints missing, for another manifest, or with another sum; a ciphertext that is
+        not the one that the manifest lists.
     SignatureError
         A fingerprint that its node did not sign.
     """
-    signers = tuple(signed.node for signed in fingerprints)
-    if signers != manifest.nodes:
-        raise VerificationError(
-            f"round {manifest.round}: fingerprints are from {list(signers)}, "
-            f"the survivors are {list(manifest.nodes)}"
-        )
     points = challenges(manifest.digest)
     totals = [0] * len(points)
-    for signed in fingerprints:
-        statement = check_fingerprint_binding(manifest, signed, domain)
-        if len(statement.fingerprints) != len(points):
-            raise VerificationError(
-                f"round {manifest.round}: {signed.node} signed {len(statement.fingerprints)} "
-                f"fingerprints instead of {len(points)}"
-            )
-        if any(value >= MODULUS for value in statement.fingerprints):
-            raise VerificationError(
-                f"round {manifest.round}: a fingerprint of {signed.node} is not below the modulus"
-            )
-        totals = [
-            (total + value) % MODULUS
-            for total, value in zip(totals, statement.fingerprints, strict=True)
-        ]
+    for values in (
+        *_signed_fingerprints(manifest, fingerprints, domain),
+        *_computed_fingerprints(manifest, fingerprints, ciphertexts),
+    ):
+        totals = [(total + value) % MODULUS for total, value in zip(totals, values, strict=True)]
     residues = aggregate.residues()
     for number, (point, total) in enumerate(zip(points, totals, strict=True), start=1):
         if fingerprint(residues, point) != total:
@@ -195,6 +217,80 @@ def check_fingerprints(
                 f"round {manifest.round}: fingerprint {number} of the aggregate is not the sum "
                 "of the survivors' fingerprints: it is not the sum of their updates"
             )
+
+
+def without_fingerprint(
+    manifest: RoundManifest, fingerprints: Sequence[Signed[FingerprintStatement]]
+) -> tuple[str, ...]:
+    """Return the survivors that signed no fingerprints, in order."""
+    signers = {signed.node for signed in fingerprints}
+    return tuple(node for node in manifest.nodes if node not in signers)
+
+
+def _signed_fingerprints(
+    manifest: RoundManifest, fingerprints: Sequence[Signed[FingerprintStatement]], domain: Domain
+) -> list[tuple[int, ...]]:
+    signers = tuple(signed.node for signed in fingerprints)
+    missing = without_fingerprint(manifest, fingerprints)
+    expected = tuple(node for node in manifest.nodes if node not in missing)
+    if signers != expected or (missing and manifest.trust_mode != ONE_TIME_KEY):
+        raise VerificationError(
+            f"round {manifest.round}: fingerprints are from {list(signers)}, "
+            f"the survivors are {list(manifest.nodes)}"
+        )
+    found = []
+    for signed in fingerprints:
+        values = check_fingerprint_binding(manifest, signed, domain).fingerprints
+        if len(values) != CHALLENGES:
+            raise VerificationError(
+                f"round {manifest.round}: {signed.node} signed {len(values)} "
+                f"fingerprints instead of {CHALLENGES}"
+            )
+        if any(value >= MODULUS for value in values):
+            raise VerificationError(
+                f"round {manifest.round}: a fingerprint of {signed.node} is not below the modulus"
+            )
+        found.append(values)
+    return found
+
+
+def _computed_fingerprints(
+    manifest: RoundManifest,
+    fingerprints: Sequence[Signed[FingerprintStatement]],
+    ciphertexts: Mapping[str, Ciphertext],
+) -> list[tuple[int, ...]]:
+    found = []
+    points = challenges(manifest.digest)
+    listed = {survivor.node: survivor.update_digest for survivor in manifest.survivors}
+    for node in without_fingerprint(manifest, fingerprints):
+        ciphertext = ciphertexts.get(node)
+        if ciphertext is None:
+            raise VerificationError(
+                f"round {manifest.round}: neither a fingerprint nor the ciphertext of "
+                f"{node} is there"
+            )
+        check_ciphertext(manifest, node, listed[node], ciphertext)
+        residues = ciphertext.residues()
+        found.append(tuple(fingerprint(residues, point) for point in points))
+    return found
+
+
+def check_ciphertext(
+    manifest: RoundManifest, node: str, update_digest: str, ciphertext: Ciphertext
+) -> None:
+    """Check that a ciphertext is the one that its node signed.
+
+    Raises
+    ------
+    VerificationError
+        It has another digest.
+    """
+    digest = ciphertext.digest(frame_context(manifest, node))
+    if digest != update_digest:
+        raise VerificationError(
+            f"round {manifest.round}: the digest of {node}'s ciphertext is {digest}; "
+            f"it signed {update_digest}"
+        )
 
 
 def check_models(

@@ -1,15 +1,21 @@
 """Steps 4 to 9: every round, from the signed updates to their sum."""
 
-import base64
 from collections.abc import Iterator
 
 from twopm_flower.errors import VerificationError
-from twopm_flower.privacy.ciphertext import add
+from twopm_flower.privacy.ciphertext import Ciphertext, add
+from twopm_flower.records.bundle import RoundBundle
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.terms import Configuration
-from twopm_flower.verify.expanded import parse_expanded
-from twopm_flower.verify.round import check_fingerprints, check_manifest, check_updates
+from twopm_flower.verify.one_time_keys import ONE_TIME_KEY
+from twopm_flower.verify.round import (
+    check_ciphertext,
+    check_fingerprints,
+    check_manifest,
+    check_updates,
+    without_fingerprint,
+)
 from twopm_flower.verify.subject import SkippedStep, Subject, require
 
 
@@ -87,8 +93,12 @@ def check_sums(subject: Subject) -> str:
             entry.fingerprints,
             subject.aggregates[entry.manifest.round],
             bundle.deployment.domain,
+            _substitutes(subject, entry),
         )
-    return f"{sum(len(entry.fingerprints) for entry in bundle.rounds)} fingerprint statements"
+    signed = sum(len(entry.fingerprints) for entry in bundle.rounds)
+    computed = sum(len(entry.manifest.survivors) for entry in bundle.rounds) - signed
+    more = f", {computed} computed from ciphertexts of nodes that vanished" if computed else ""
+    return f"{signed} fingerprint statements{more}"
 
 
 def redo_sums(subject: Subject) -> str:
@@ -97,12 +107,15 @@ def redo_sums(subject: Subject) -> str:
     Raises
     ------
     SkippedStep
-        The bundle holds no ciphertexts.
+        The bundle does not hold all ciphertexts of any round.
     """
     bundle = subject.bundle
-    if not bundle.ciphertexts:
-        raise SkippedStep("sum checked by fingerprints, not re-executed: no ciphertexts here")
     redone = [entry.manifest.round for entry in bundle.rounds if _redo_sum(subject, entry.manifest)]
+    if not redone:
+        present = len(bundle.ciphertexts) or "no"
+        raise SkippedStep(
+            f"sum checked by fingerprints, not re-executed: {present} ciphertexts here"
+        )
     return f"rounds {redone} of {len(bundle.rounds)} added up again"
 
 
@@ -116,37 +129,38 @@ def is_re_executed(subject: Subject) -> bool:
 
 
 def _redo_sum(subject: Subject, manifest: RoundManifest) -> bool:
-    frames = {
-        survivor.node: subject.bundle.ciphertexts.get(survivor.update_digest)
-        for survivor in manifest.survivors
-    }
-    if not any(frames.values()):
-        return False
-    ciphertexts = []
+    ciphertexts, absent = [], []
     for survivor in manifest.survivors:
-        text = frames[survivor.node]
-        if text is None:
-            raise VerificationError(
-                f"round {manifest.round}: the bundle has ciphertexts, but not that of "
-                f"{survivor.node}"
-            )
-        context = subject.frame(manifest, survivor.node)
-        ciphertext = parse_expanded(
-            base64.b64decode(text), context, subject.parameters, subject.layout
-        )
-        require(
-            ciphertext.digest(context),
-            survivor.update_digest,
-            f"round {manifest.round}: the digest of {survivor.node}'s ciphertext",
-            "it signed",
-        )
+        ciphertext = subject.ciphertext(manifest, survivor)
+        if ciphertext is None:
+            absent.append(survivor.node)
+            continue
+        check_ciphertext(manifest, survivor.node, survivor.update_digest, ciphertext)
         ciphertexts.append(ciphertext)
+    if absent:
+        # With one-time keys those of nodes that vanished are there in place of fingerprints.
+        if ciphertexts and manifest.trust_mode != ONE_TIME_KEY:
+            raise VerificationError(
+                f"round {manifest.round}: the bundle has ciphertexts, but not that of {absent[0]}"
+            )
+        return False
     total = add(ciphertexts, max_nodes=subject.parameters.max_nodes)
     if total != subject.aggregates[manifest.round]:
         raise VerificationError(
             f"round {manifest.round}: the ciphertexts do not add up to the aggregate"
         )
     return True
+
+
+def _substitutes(subject: Subject, entry: RoundBundle) -> dict[str, Ciphertext]:
+    manifest = entry.manifest
+    missing = without_fingerprint(manifest, entry.fingerprints)
+    found = {
+        survivor.node: subject.ciphertext(manifest, survivor)
+        for survivor in manifest.survivors
+        if survivor.node in missing
+    }
+    return {node: ciphertext for node, ciphertext in found.items() if ciphertext is not None}
 
 
 def _all_manifests(subject: Subject) -> Iterator[RoundManifest]:

@@ -12,10 +12,11 @@ from twopm_flower.privacy.layout import Layout, Metric
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.records.bundle import RoundBundle, RunBundle
 from twopm_flower.records.digest import ZERO_DIGEST
-from twopm_flower.records.manifest import RoundManifest
+from twopm_flower.records.manifest import RoundManifest, Survivor
 from twopm_flower.records.statements import ModelStatement
 from twopm_flower.verify.chain_view import ChainView
-from twopm_flower.verify.round import check_models
+from twopm_flower.verify.expanded import parse_expanded
+from twopm_flower.verify.round import check_models, frame_context
 
 
 class SkippedStep(Exception):  # noqa: N818  # not an error: it ends a step early
@@ -53,7 +54,7 @@ class Subject:
 
     @property
     def key_id(self) -> str:
-        """The key that all updates are encrypted under; zero where nothing is encrypted."""
+        """The dealt key, shared or of the group; zero where nothing is encrypted."""
         deal = self.bundle.key_deal
         return ZERO_DIGEST if deal is None else deal.statement.key_id
 
@@ -70,15 +71,7 @@ class Subject:
 
     def frame(self, manifest: RoundManifest, node: str = ZERO_NODE) -> FrameContext:
         """Return what a frame of a round is bound to; without a node, that of the sum."""
-        return FrameContext(
-            task_id=manifest.task_id,
-            round=manifest.round,
-            attempt=manifest.attempt,
-            node=node,
-            key_id=manifest.key_id,
-            parameters_id=manifest.parameters_id,
-            layout_digest=manifest.layout_digest,
-        )
+        return frame_context(manifest, node)
 
     @cached_property
     def aggregates(self) -> dict[int, Ciphertext]:
@@ -104,6 +97,20 @@ class Subject:
                 base64.b64decode(text), self.frame(manifest), self.parameters, self.layout
             )
         return found
+
+    def ciphertext(self, manifest: RoundManifest, survivor: Survivor) -> Ciphertext | None:
+        """Return a survivor's ciphertext if the bundle holds it; its digest is not checked.
+
+        Raises
+        ------
+        FrameError
+            A frame that is not one, or of another update.
+        """
+        text = self.bundle.ciphertexts.get(survivor.update_digest)
+        if text is None:
+            return None
+        context = self.frame(manifest, survivor.node)
+        return parse_expanded(base64.b64decode(text), context, self.parameters, self.layout)
 
     @cached_property
     def agreed(self) -> dict[int, ModelStatement]:

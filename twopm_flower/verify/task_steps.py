@@ -2,20 +2,21 @@
 
 from twopm_flower.errors import VerificationError
 from twopm_flower.records.bundle import RunBundle
+from twopm_flower.records.terms import TrustMode
+from twopm_flower.verify.one_time_keys import ONE_TIME_KEY, thresholds
 from twopm_flower.verify.subject import Subject, require
 
-BACKENDS = {"plaintext": "plaintext", "shared-key": "bfv"}
+BACKENDS: dict[TrustMode, str] = {
+    "plaintext": "plaintext",
+    "shared-key": "bfv",
+    ONE_TIME_KEY: "one-time-key",
+}
 
 
 def check_bundle(subject: Subject) -> str:
     """Step 1: the bundle has one encoding, and its terms name the parameters they spell out."""
     bundle, terms = subject.bundle, subject.bundle.terms
     RunBundle.from_bytes(bundle.to_bytes())
-    if terms.trust_mode not in BACKENDS:
-        raise VerificationError(
-            f"trust mode {terms.trust_mode!r} cannot be verified by this release",
-            hint="Install a newer twopm-flower.",
-        )
     require(
         subject.parameters.backend,
         BACKENDS[terms.trust_mode],
@@ -31,6 +32,8 @@ def check_bundle(subject: Subject) -> str:
             f"{len(bundle.roster.members)} members exceed the {subject.parameters.max_nodes} "
             "that the parameters add up without wrapping"
         )
+    if terms.trust_mode == ONE_TIME_KEY:
+        thresholds(terms, bundle.roster)
     if len(bundle.rounds) > terms.rounds:
         raise VerificationError(
             f"the bundle has {len(bundle.rounds)} rounds, the terms plan {terms.rounds}"
@@ -95,12 +98,13 @@ def check_members(subject: Subject) -> str:
             raise VerificationError("a plaintext task has a key deal, and nothing to encrypt")
         return f"{members}; no key: updates were not encrypted"
     if deal is None:
-        raise VerificationError("the bundle lacks the signed deal of the shared key")
+        raise VerificationError("the bundle lacks the signed deal of the key")
     statement = deal.check(domain)
     require(deal.node, roster.dealer.node, "the dealer of the key", "the first member is")
     require(statement.task_id, bundle.task_id, "the key deal's task_id", "the task is")
     require(statement.roster_digest, roster.digest, "the key deal's roster_digest", "the roster's")
-    return f"{members}; key {statement.key_id} dealt by {deal.node}"
+    what = "group key" if terms.trust_mode == ONE_TIME_KEY else "key"
+    return f"{members}; {what} {statement.key_id} dealt by {deal.node}"
 
 
 def _check_artifacts(bundle: RunBundle) -> None:

@@ -13,7 +13,8 @@ Each says what was wrong, with which value, and what to do next::
     │   │   └── BindingError         it is well formed and bound to something else
     │   ├── HeadroomError        a value would not fit the encrypted sum
     │   ├── LayoutError          arrays or metrics are not the agreed ones
-    │   └── KeyCeremonyError     a key cannot be dealt, sealed or opened
+    │   ├── KeyCeremonyError     a key cannot be dealt, sealed or opened
+    │   └── NativeCrash          the process that runs native code died or took too long
     ├── ImpossibleSum            an opened sum that honest nodes cannot have added up to
     ├── ChainError               the chain cannot be used
     │   ├── ChainUnavailable     nobody answers: worth trying again
@@ -91,6 +92,10 @@ class LayoutError(PrivacyError):
 
 class KeyCeremonyError(PrivacyError):
     """A key cannot be dealt, sealed or opened."""
+
+
+class NativeCrash(PrivacyError):
+    """The process that runs native code died, answered nonsense or took too long."""
 
 
 class ImpossibleSum(TwopmError):

@@ -7,7 +7,6 @@ functions, called once per home. Nothing but public files goes from one home to 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from twopm_flower.chain.base import ChainConnector, ChainReader
@@ -25,6 +24,7 @@ from twopm_flower.node.coordinate import (
     keep_key_deal,
     start_task,
 )
+from twopm_flower.node.lifetime import Lifetime
 from twopm_flower.node.local_data import DataSource, load_choice
 from twopm_flower.node.membership import accept_key, confirm_task, deal_key, join_task
 from twopm_flower.node.provision import configure_home, init_node, trust
@@ -58,7 +58,7 @@ class Task:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-class LocalFederation:
+class LocalFederation(Lifetime):
     """A chain, a coordinator's home and nodes' homes below one folder.
 
     Parameters
@@ -160,21 +160,6 @@ class LocalFederation:
     def stop(self) -> None:
         """Stop the chain; the homes stay."""
         self.devnet.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _init_nodes(self, chain: ChainSettings) -> None:
         cards: dict[str, NodeCard] = {}

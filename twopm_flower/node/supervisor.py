@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from twopm_flower.errors import DeploymentError
 from twopm_flower.node.certificates import create_server_certificates, create_supernode_key
 from twopm_flower.node.flower_cli import FlowerCli, Run
 from twopm_flower.node.kept_process import KeptProcess
+from twopm_flower.node.lifetime import Lifetime
 from twopm_flower.node.surroundings import LOOPBACK, flower_environment, free_port
 
 START_TIMEOUT_S = 90.0
@@ -58,7 +58,7 @@ class SuperNode:
     process: KeptProcess = field(repr=False)
 
 
-class Deployment:
+class Deployment(Lifetime):
     """A SuperLink with its SuperNodes, ended when the block is left.
 
     Parameters
@@ -219,21 +219,6 @@ class Deployment:
         self._flwr.processes.clear()
         if self._ray:
             shutil.rmtree(self._ray.pop("RAY_TMPDIR"), ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _environment(self, name: str, home: Path, **extra: str) -> dict[str, str]:
         flower_home = self.folder / "flower" / name

@@ -94,6 +94,10 @@ class KeyCeremonyError(PrivacyError):
     """A key cannot be dealt, sealed or opened."""
 
 
+class SharingError(PrivacyError):
+    """A secret cannot be shared out, or cannot be put together from the shares at hand."""
+
+
 class NativeCrash(PrivacyError):
     """The process that runs native code died, answered nonsense or took too long."""
 

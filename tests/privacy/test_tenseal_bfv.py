@@ -104,8 +104,7 @@ def test_the_uniform_half_is_blake2xb_reduced_by_rejection():
     words = struct.unpack("<8Q", seeded.seeds[0].tobytes())
     generator = seal.Blake2xbPRNG(list(words))
     stream = [generator.generate() | generator.generate() << 32 for _ in range(2048)]
-    # SEAL redraws a word in the last, incomplete multiple of q; that happens once in 2**10
-    # words, so compare while the streams are in step.
+    # SEAL redraws a word in the last, incomplete multiple of q: one in 2**37 words.
     largest = (2**64 - 1) - (2**64 - 1) % MODULUS - 1
     fits = [word < largest for word in stream]
     c1 = backend.expand(seeded).c1[0].tolist()

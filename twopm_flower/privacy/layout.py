@@ -1,9 +1,11 @@
 """Which value stands where in the one vector that a node encrypts."""
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -163,30 +165,53 @@ class Layout:
         HeadroomError
             If a value is NaN or infinite: the array and index are named.
         """
+        return self.reader(arrays)(0, self.array_size)
+
+    def reader(self, arrays: Arrays) -> Callable[[int, int], Vector]:
+        """Return a function that gives ``flatten(arrays)[start:stop]`` without the rest.
+
+        A large model is encrypted piece by piece, and never stands in memory a second time.
+
+        Raises
+        ------
+        LayoutError, HeadroomError
+            As `flatten` does, before the first piece.
+        """
         self._same_names("array", [name for name, _ in self.arrays], arrays)
-        vector = np.empty(self.array_size, np.float64)
-        start = 0
-        for name, shape in self.arrays:
-            array = arrays[name]
-            if array.dtype not in (np.float32, np.float64):
-                raise LayoutError(
-                    f"Array {name!r} holds {array.dtype}; float32 or float64 can be aggregated.",
-                    hint="Leave arrays of integers out of the layout.",
-                )
-            if array.shape != shape:
-                raise LayoutError(f"Array {name!r} has shape {array.shape}; agreed was {shape}.")
-            if not np.isfinite(array).all():
-                index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-                raise HeadroomError(
-                    f"Array {name!r} has {array[index]} at index {index}; nothing was encrypted.",
-                    hint="Lower the learning rate, or look for a division by zero in training.",
-                )
-            vector[start : start + array.size] = array.ravel()
-            start += array.size
-        return vector
+        flat = [self._checked(arrays[name], name, shape).ravel() for name, shape in self.arrays]
+        starts = [0, *accumulate(array.size for array in flat)]
+
+        def read(start: int, stop: int) -> Vector:
+            piece = np.empty(stop - start, np.float64)
+            index, done = bisect_right(starts, start) - 1, start
+            while done < stop:
+                end = min(stop, starts[index + 1])
+                offset = starts[index]
+                piece[done - start : end - start] = flat[index][done - offset : end - offset]
+                index, done = index + 1, end
+            return piece
+
+        return read
+
+    @staticmethod
+    def _checked(array: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        if array.dtype not in (np.float32, np.float64):
+            raise LayoutError(
+                f"Array {name!r} holds {array.dtype}; float32 or float64 can be aggregated.",
+                hint="Leave arrays of integers out of the layout: exclude them by name.",
+            )
+        if array.shape != shape:
+            raise LayoutError(f"Array {name!r} has shape {array.shape}; agreed was {shape}.")
+        if not np.isfinite(array).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise HeadroomError(
+                f"Array {name!r} has {array[index]} at index {index}; nothing was encrypted.",
+                hint="Lower the learning rate, or look for a division by zero in training.",
+            )
+        return array
 
     def unflatten(self, vector: Vector) -> dict[str, Vector]:
-        """Return the arrays that `flatten` made `vector` of, in float64.
+        """Return the arrays that `flatten` made `vector` of, as views of it, in float64.
 
         Raises
         ------
@@ -200,7 +225,7 @@ class Layout:
         arrays, start = {}, 0
         for name, shape in self.arrays:
             end = start + math.prod(shape)
-            arrays[name] = vector[start:end].reshape(shape).copy()
+            arrays[name] = vector[start:end].reshape(shape)
             start = end
         return arrays
 

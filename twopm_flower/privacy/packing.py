@@ -1,4 +1,9 @@
-"""Several small signed integers in one coefficient, so that adding adds all of them."""
+"""Several small signed integers in one coefficient, so that adding adds all of them.
+
+Large models are packed and unpacked in chunks, so that what is between takes little memory.
+"""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -7,6 +12,10 @@ from twopm_flower.errors import HeadroomError, PrivacyError
 from twopm_flower.privacy.parameters import AdditiveParameters
 
 Integers = npt.NDArray[np.int64]
+Source = Callable[[int, int], Integers]
+"""Returns the values from a first index up to, and without, a second one."""
+
+_CHUNK = 1 << 15
 
 
 def pack(values: Integers, parameters: AdditiveParameters) -> Integers:
@@ -30,21 +39,31 @@ def pack(values: Integers, parameters: AdditiveParameters) -> Integers:
     HeadroomError
         If a value exceeds the limit: the sum of all nodes could wrap.
     """
-    limit = parameters.limit
-    if values.size and (int(values.max()) > limit or int(values.min()) < -limit):
-        index = int(np.argmax((values > limit) | (values < -limit)))
-        raise HeadroomError(
-            f"Value {index} is {int(values[index])}; {parameters.max_nodes} nodes can add up to "
-            f"{limit} each without wrapping. Nothing was encrypted.",
-            hint="Lower the clip, or use fewer fields per coefficient.",
-        )
-    columns = parameters.coefficients(values.size)
-    padded = np.zeros(parameters.fields * columns, np.int64)
-    padded[: values.size] = values
-    fields = padded.reshape(parameters.fields, columns)
-    coefficients: Integers = fields[0].copy()
-    for index in range(1, parameters.fields):
-        coefficients += fields[index] << (index * parameters.width)
+    return pack_from(lambda start, stop: values[start:stop], values.size, parameters)
+
+
+def pack_from(source: Source, size: int, parameters: AdditiveParameters) -> Integers:
+    """Return what `pack` does, of `size` values that are asked for piece by piece.
+
+    Each value is asked for once, a field's values in their order, the fields in turn.
+
+    Raises
+    ------
+    HeadroomError
+        If a value exceeds the limit.
+    """
+    columns = parameters.coefficients(size)
+    coefficients = np.zeros(columns, np.int64)
+    for start in range(0, columns, _CHUNK):
+        stop = min(start + _CHUNK, columns)
+        for field in range(parameters.fields):
+            first = field * columns + start
+            last = min(field * columns + stop, size)
+            if first < last:
+                values = source(first, last)
+                _check_limit(values, first, parameters)
+                chunk = coefficients[start : start + values.size]
+                chunk += values << np.int64(field * parameters.width)
     return coefficients
 
 
@@ -72,6 +91,24 @@ def unpack(
         If no sum of that many honest vectors looks like this: the key is a wrong one, or
         a contributor did not keep to the limit.
     """
+    values = np.empty(size, np.int64)
+    for start, piece in unpack_pieces(coefficients, size, parameters, contributors=contributors):
+        values[start : start + piece.size] = piece
+    return values
+
+
+def unpack_pieces(
+    coefficients: Integers, size: int, parameters: AdditiveParameters, *, contributors: int
+) -> Iterator[tuple[int, Integers]]:
+    """Yield what `unpack` returns in pieces, each with the index of its first value.
+
+    Nothing that was yielded may be used before the end: it is then that all is checked.
+
+    Raises
+    ------
+    PrivacyError
+        As `unpack` does.
+    """
     columns = parameters.coefficients(size)
     if coefficients.shape != (columns,):
         raise PrivacyError(f"{coefficients.shape} coefficients do not carry {size} values.")
@@ -79,19 +116,39 @@ def unpack(
         raise PrivacyError(
             f"A sum of {contributors} is outside the agreed 1 to {parameters.max_nodes} nodes."
         )
-    half = 1 << (parameters.width - 1)
-    mask = (1 << parameters.width) - 1
-    fields = np.empty((parameters.fields, columns), np.int64)
-    rest = coefficients.copy()
-    for index in range(parameters.fields):
-        fields[index] = ((rest + half) & mask) - half
-        rest = (rest - fields[index]) >> parameters.width
-    values = fields.ravel()
+    half = np.int64(1 << (parameters.width - 1))
+    mask = np.int64((1 << parameters.width) - 1)
     bound = contributors * parameters.limit
-    if rest.any() or values[size:].any() or int(np.abs(values).max(initial=0)) > bound:
-        raise PrivacyError(
-            f"The opened sum is not one of {contributors} updates within the limit of "
-            f"{parameters.limit}.",
-            hint="The key is not the one that it was encrypted with, or an update is dishonest.",
+    for start in range(0, columns, _CHUNK):
+        rest = coefficients[start : start + _CHUNK]
+        for field in range(parameters.fields):
+            values = ((rest + half) & mask) - half
+            rest = (rest - values) >> np.int64(parameters.width)
+            first = field * columns + start
+            used = max(0, min(values.size, size - first))
+            within = -bound <= int(values.min()) and int(values.max()) <= bound
+            if not within or values[used:].any():
+                raise _impossible(contributors, parameters)
+            if used:
+                yield first, values[:used]
+        if rest.any():
+            raise _impossible(contributors, parameters)
+
+
+def _check_limit(values: Integers, first: int, parameters: AdditiveParameters) -> None:
+    limit = parameters.limit
+    if int(values.max()) > limit or int(values.min()) < -limit:
+        index = int(np.argmax((values > limit) | (values < -limit)))
+        raise HeadroomError(
+            f"Value {first + index} is {int(values[index])}; {parameters.max_nodes} nodes can "
+            f"add up to {limit} each without wrapping. Nothing was encrypted.",
+            hint="Lower the clip, or use fewer fields per coefficient.",
         )
-    return values[:size].copy()
+
+
+def _impossible(contributors: int, parameters: AdditiveParameters) -> PrivacyError:
+    return PrivacyError(
+        f"The opened sum is not one of {contributors} updates within the limit of "
+        f"{parameters.limit}.",
+        hint="The key is not the one that it was encrypted with, or an update is dishonest.",
+    )

@@ -50,9 +50,9 @@ def quantise(
         index = int(np.argmin(np.isfinite(update)))
         raise HeadroomError(f"Value {index} of the update is {update[index]}.")
     clipped = int(np.count_nonzero(np.abs(update) > clip))
-    weight = scale * samples / max_samples
-    values = np.rint(weight * np.clip(update, -clip, clip)).astype(np.int64)
-    return values, clipped
+    weighted = np.clip(update, -clip, clip)
+    weighted *= scale * samples / max_samples
+    return np.rint(weighted, out=weighted).astype(np.int64), clipped
 
 
 def mean(

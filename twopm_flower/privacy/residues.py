@@ -80,11 +80,18 @@ def sum_mod(vectors: Iterable[Residues]) -> Residues:
             raise PrivacyError(
                 f"Residues of shape {vector.shape} cannot be added to shape {total.shape}."
             )
-        np.add(total, vector, out=total)
-        np.minimum(total, total - _Q, out=total)
+        _add_into(total.reshape(-1), vector.reshape(-1))
     if total is None:
         raise PrivacyError("There is nothing to add.", hint="Pass at least one ciphertext.")
     return total
+
+
+def _add_into(total: Residues, vector: Residues) -> None:
+    # Block by block: what is between stays in the cache, and takes no memory to speak of.
+    for start in range(0, total.size, _BLOCK):
+        block = total[start : start + _BLOCK]
+        np.add(block, vector[start : start + _BLOCK], out=block)
+        np.minimum(block, block - _Q, out=block)
 
 
 def mul_mod(a: Residues, b: Residues | np.uint64) -> Residues:

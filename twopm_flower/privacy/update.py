@@ -8,8 +8,8 @@ from twopm_flower.errors import PrivacyError
 from twopm_flower.privacy.backend import Backend
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
 from twopm_flower.privacy.keys import SharedKey
-from twopm_flower.privacy.layout import Arrays, Layout, Vector
-from twopm_flower.privacy.packing import pack, unpack
+from twopm_flower.privacy.layout import Arrays, Integers, Layout, Vector
+from twopm_flower.privacy.packing import pack_from, unpack_pieces
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.quantise import mean, quantise
 
@@ -48,12 +48,26 @@ def encrypt_update(
     HeadroomError
         If a value cannot be carried. Nothing was encrypted.
     """
-    vector = layout.flatten(delta)
-    weights, clipped = quantise(
-        vector, clip=clip, limit=parameters.limit, samples=samples, max_samples=max_samples
-    )
-    values = np.concatenate([weights, layout.quantise_metrics(metrics, limit=parameters.limit)])
-    return backend.encrypt(pack(values, parameters), key), clipped
+    read, clipped = layout.reader(delta), 0
+    totals = layout.quantise_metrics(metrics, limit=parameters.limit)
+
+    def quantised(start: int, stop: int) -> Integers:
+        nonlocal clipped
+        end = min(stop, layout.array_size)
+        if start >= end:
+            return totals[start - layout.array_size : stop - layout.array_size]
+        weights, beyond = quantise(
+            read(start, end),
+            clip=clip,
+            limit=parameters.limit,
+            samples=samples,
+            max_samples=max_samples,
+        )
+        clipped += beyond
+        return np.concatenate([weights, totals[: stop - end]]) if end < stop else weights
+
+    coefficients = pack_from(quantised, layout.size, parameters)
+    return backend.encrypt(coefficients, key), clipped
 
 
 def open_aggregate(
@@ -91,9 +105,21 @@ def open_aggregate(
         If the opened integers cannot be such a sum: a wrong key, or a dishonest update.
     """
     coefficients = backend.decrypt(aggregate, key)
-    values = unpack(coefficients, layout.size, parameters, contributors=contributors)
+    pieces = unpack_pieces(coefficients, layout.size, parameters, contributors=contributors)
+    vector, totals = np.empty(layout.array_size), np.empty(len(layout.metrics), np.int64)
+    for start, values in pieces:
+        weights = values[: max(0, layout.array_size - start)]
+        vector[start : start + weights.size] = mean(
+            weights,
+            clip=clip,
+            limit=parameters.limit,
+            samples_total=samples_total,
+            max_samples=max_samples,
+        )
+        first = start + weights.size - layout.array_size
+        totals[max(0, first) : max(0, first) + values.size - weights.size] = values[weights.size :]
     sums = {}
-    for metric, value in zip(layout.metrics, values[layout.array_size :].tolist(), strict=True):
+    for metric, value in zip(layout.metrics, totals.tolist(), strict=True):
         if not 0 <= value <= contributors * metric.quantise(metric.maximum):
             raise PrivacyError(
                 f"The sum of metric {metric.name!r} opened as {value}: out of its range for "
@@ -101,11 +127,4 @@ def open_aggregate(
                 hint="The key is a wrong one, or an update is dishonest.",
             )
         sums[metric.name] = value
-    vector = mean(
-        values[: layout.array_size],
-        clip=clip,
-        limit=parameters.limit,
-        samples_total=samples_total,
-        max_samples=max_samples,
-    )
     return layout.unflatten(vector), sums

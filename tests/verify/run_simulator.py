@@ -5,8 +5,8 @@ is made consistently; or it changes the finished bundle or chain. Hooks are func
 the honest value to the one that is used:
 
 update(round, node, fields), manifest(round, attempt, fields), aggregate(round, ciphertexts),
-fingerprints(node, challenges, values), model(round, node, fields), sums(round, sums),
-counts(model_round, node, values)
+fingerprints(node, challenges, values), opening(round, node, fields),
+model(round, node, fields), sums(round, sums), counts(model_round, node, values)
 """
 
 import base64
@@ -36,6 +36,7 @@ from twopm_flower.records.statements import (
     EvaluationStatement,
     FingerprintStatement,
     ModelStatement,
+    OpeningStatement,
     UpdateStatement,
     sign,
 )
@@ -61,7 +62,9 @@ class RunSimulator(SimulatedTask):
         rounds=3,
         planned=None,
         trust_mode="shared-key",
+        colluders=None,
         repeated_round=2,
+        vanished_round=None,
         ciphertexts=True,
         final=True,
         dealer=0,
@@ -73,6 +76,7 @@ class RunSimulator(SimulatedTask):
             nodes=nodes,
             planned=planned or rounds,
             trust_mode=trust_mode,
+            colluders=int(trust_mode == "one-time-key") if colluders is None else colluders,
             dealer=dealer,
             room=room or nodes,
             max_samples=max_samples,
@@ -82,6 +86,7 @@ class RunSimulator(SimulatedTask):
         self.rounds = rounds
         self.planned = planned or rounds
         self.repeated_round = repeated_round
+        self.vanished_round = vanished_round
         self.with_ciphertexts = ciphertexts
         self.final = final
         self.aggregates = {}
@@ -130,6 +135,8 @@ class RunSimulator(SimulatedTask):
             attempt, nodes = 2, self.nodes[:-1]
         manifest, updates, ciphertexts = self._attempt(number, attempt, nodes, previous, model)
         self._keep(manifest, ciphertexts)
+        # Sent its update and nothing after it, until the next round.
+        self.gone = self.nodes[1].address if number == self.vanished_round else None
         opened = number < self.rounds or self.rounds == self.planned
         metrics = self._metrics(manifest) if opened else None
         return RoundBundle(
@@ -137,7 +144,7 @@ class RunSimulator(SimulatedTask):
             superseded=superseded,
             updates=updates,
             fingerprints=self._fingerprints(manifest, ciphertexts),
-            openings=(),
+            openings=self._openings(manifest) if opened else (),
             evaluations=self._evaluations(manifest, number - 1, closing=False),
             models=self._models(manifest, metrics) if opened else (),
             metrics=metrics,
@@ -170,7 +177,7 @@ class RunSimulator(SimulatedTask):
                 **setting,
                 "node": node.address,
                 "update_digest": digest,
-                "shares_root": ZERO_DIGEST,
+                "shares_root": self._shares_root(number, attempt, node),
             }
             fields = self._said("update", fields, number, node.address)
             ciphertexts[node.address] = ciphertext
@@ -207,9 +214,10 @@ class RunSimulator(SimulatedTask):
     def _encrypt(self, node):
         """Uniform residues, which is what a ciphertext looks like to a verifier."""
         parameters, layout = self.parameters, self.layout
-        rows = parameters.rows(layout.size)
-        if rows:
-            coefficients = parameters.coefficients(layout.size)
+        if parameters.backend != "plaintext":
+            rows = parameters.rows(layout.size)
+            count = parameters.coefficients if rows else parameters.wire_coefficients
+            coefficients = count(layout.size)
             c0 = self.rng.integers(0, MODULUS, coefficients, dtype=np.uint64)
             return Ciphertext(c0, self.rng.integers(0, MODULUS, (rows, 2048), dtype=np.uint64))
         values = np.concatenate(
@@ -218,6 +226,11 @@ class RunSimulator(SimulatedTask):
         packed = pack(values, parameters)
         c0 = np.where(packed < 0, packed + MODULUS, packed).astype(np.uint64)
         return Ciphertext(c0, np.empty((0, 2048), np.uint64))
+
+    def _shares_root(self, number, attempt, node):
+        if self.terms.trust_mode != "one-time-key":
+            return ZERO_DIGEST
+        return word(f"shares of {node.address} in {number}, {attempt}")
 
     @staticmethod
     def _train_values(node):
@@ -235,7 +248,7 @@ class RunSimulator(SimulatedTask):
 
     def _fingerprints(self, manifest, ciphertexts):
         signed = []
-        for node in self._in(manifest):
+        for node in self._there(manifest):
             residues = ciphertexts[node.address].residues()
             points = challenges(manifest.digest)
             values = tuple(fingerprint(residues, rho) for rho in points)
@@ -251,6 +264,24 @@ class RunSimulator(SimulatedTask):
             signed.append(sign(statement, node.signer, self.domain))
         return tuple(signed)
 
+    def _openings(self, manifest):
+        if self.terms.trust_mode != "one-time-key":
+            return ()
+        signed = []
+        for node in self._there(manifest):
+            fields = {
+                "task_id": self.task_id,
+                "round": manifest.round,
+                "attempt": manifest.attempt,
+                "node": node.address,
+                "manifest_digest": manifest.digest,
+                "opening_digest": word(f"opening by {node.address} in {manifest.round}"),
+            }
+            fields = self._said("opening", fields, manifest.round, node.address)
+            if fields is not None:
+                signed.append(sign(OpeningStatement(**fields), node.signer, self.domain))
+        return tuple(signed)
+
     def _metrics(self, manifest):
         values = np.sum([self._train_values(node) for node in self._in(manifest)], axis=0)
         names = [metric.name for metric in METRICS]
@@ -264,6 +295,8 @@ class RunSimulator(SimulatedTask):
     def _models(self, manifest, metrics):
         signed = []
         for node in sorted(self.nodes, key=lambda node: node.address.lower()):
+            if node.address == self.gone:
+                continue
             fields = {
                 "task_id": self.task_id,
                 "round": manifest.round,
@@ -277,6 +310,8 @@ class RunSimulator(SimulatedTask):
         return tuple(signed)
 
     def _evaluations(self, manifest, model_round, *, closing):
+        if self.gone in manifest.nodes:
+            return ()  # the masks would not cancel
         signed = []
         group = self._in(manifest)
         context = canonical_bytes(
@@ -309,6 +344,9 @@ class RunSimulator(SimulatedTask):
             )
             signed.append(sign(statement, node.signer, self.domain))
         return tuple(signed)
+
+    def _there(self, manifest):
+        return [node for node in self._in(manifest) if node.address != self.gone]
 
     def _in(self, manifest):
         by_address = {node.address: node for node in self.nodes}

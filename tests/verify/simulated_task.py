@@ -37,13 +37,14 @@ METRICS = (
     MetricTerm(name="rows", scale=1, maximum=1000.0),
     MetricTerm(name="loss", scale=1000, maximum=2000.0, weighted=True),
 )
+BACKENDS = {"plaintext": "plaintext", "shared-key": "bfv", "one-time-key": "one-time-key"}
 ARRAYS = (ArrayTerm(name="weight", shape=(1, 3)), ArrayTerm(name="bias", shape=(1,)))
 
 
 class SimulatedTask:
     """A task whose roster is frozen, before its first round."""
 
-    def __init__(self, *, nodes, planned, trust_mode, dealer, room, max_samples):
+    def __init__(self, *, nodes, planned, trust_mode, colluders, dealer, room, max_samples):
         self.dealer = dealer
         self.nodes = [
             SimulatedNode(
@@ -60,9 +61,7 @@ class SimulatedTask:
             task_registry="0x" + "00" * 19 + "22",
         )
         self.task_id = word("task")
-        self.parameters = AdditiveParameters.derive(
-            "plaintext" if trust_mode == "plaintext" else "bfv", max_nodes=room
-        )
+        self.parameters = AdditiveParameters.derive(BACKENDS[trust_mode], max_nodes=room)
         self.layout = Layout(
             tuple((array.name, array.shape) for array in ARRAYS),
             tuple(Metric(m.name, m.scale, m.maximum) for m in METRICS),
@@ -73,6 +72,7 @@ class SimulatedTask:
             rounds=planned,
             min_contributors=3,
             quorum=2,
+            colluders=colluders,
             max_samples=max_samples,
             clip=1.0,
             parameters=self.parameters.to_dict(),

@@ -3,23 +3,27 @@
 What must hold for a run to be the one that its members signed:
 
  1. The bundle has one encoding only; parameters and layout of the terms are the ones that
-    their digests name; nothing is in it that no manifest lists.
+    their digests name, and one-time keys can be shared among so many members against so
+    many colluders; nothing is in it that no manifest lists.
  2. The task on chain (this chain, this genesis, these contracts) has these terms, this
     roster and these settings. [needs a chain]
  3. Every member signed its membership; the first one signed the deal of the key.
  4. Every update is signed by its member, for this task, round, attempt, base model,
-    previous manifest, configuration, app, key, parameters and layout.
- 5. Survivors and exclusions are the roster; enough contributed; the counted samples and the
-    merkle root are the survivors'.
+    previous manifest, configuration, app, key, parameters and layout; it commits to shares
+    of its key where keys are one-time keys, and nowhere else.
+ 5. Survivors and exclusions are the roster; enough contributed, for one-time keys too; the
+    counted samples and the merkle root are the survivors'.
  6. Every manifest names the one before it, and as base model the one agreed on before it.
  7. Every aggregate has the digest that its manifest commits to.
- 8. The survivors' signed fingerprints add up to the aggregate's.
+ 8. The survivors' signed fingerprints add up to the aggregate's. With one-time keys the
+    public ciphertext of a node that vanished stands in for its fingerprints.
  9. The ciphertexts, where the bundle has them, are the signed ones and add up to the
     aggregate. [else the sum is checked by step 8 alone]
 10. The chain records exactly these manifests, in this order, superseded attempts included,
     and its head is the one that they chain to. [needs a chain]
-11. In every round a quorum of members signed one model and one set of metric sums, nobody
-    another; the last is the final one on chain.
+11. With one-time keys enough members opened each sum, and otherwise nobody. In every round
+    a quorum of members signed one model and one set of metric sums, nobody another; the last
+    is the final one on chain.
 12. The masked evaluations are exactly the survivors', and their sums are possible.
 
 The first step that does not hold ends the verification: later steps build on it.
@@ -161,11 +165,7 @@ def _run(number: int, title: str, check: Callable[[Subject], str], subject: Subj
 
 
 def _notes(bundle: RunBundle, *, anchored: bool, re_executed: bool) -> tuple[str, ...]:
-    notes = []
-    if bundle.terms.trust_mode == "plaintext":
-        notes.append("PLAINTEXT: updates were not encrypted, the server could read each of them.")
-    if bundle.terms.trust_mode == "shared-key":
-        notes.append("Trust mode shared-key: any member who obtains an update can read it.")
+    notes = [_trust(bundle)]
     if not re_executed:
         notes.append("Sum checked by fingerprints, not re-executed.")
     if not anchored:
@@ -178,3 +178,25 @@ def _notes(bundle: RunBundle, *, anchored: bool, re_executed: bool) -> tuple[str
             "coordinator left out cannot be seen here."
         )
     return tuple(notes)
+
+
+def _trust(bundle: RunBundle) -> str:
+    """Say who could read an update, or who would have to collude to do so."""
+    terms, members = bundle.terms, len(bundle.roster.members)
+    if terms.trust_mode == "plaintext":
+        return "PLAINTEXT: updates were not encrypted, the server could read each of them."
+    if terms.trust_mode == "shared-key":
+        return (
+            f"Trust mode shared-key: any one of the {members} members together with the server, "
+            "which holds all updates, can read every update; so can any member who obtains one."
+        )
+    together = (
+        f"up to {terms.colluders} of the {members} members together with the server"
+        if terms.colluders
+        else "the server alone"
+    )
+    learns = "learn" if terms.colluders else "learns"
+    return (
+        f"Trust mode one-time-key: {together} {learns} nothing of another member's update but what "
+        "the sums tell; more could. The scheme has had no independent review."
+    )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twopm_flower.errors import ConfigError, VerificationError
+from twopm_flower.privacy.sharing import fewest_survivors, threshold_for
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.roster import Roster
@@ -47,8 +48,6 @@ def thresholds(terms: TaskTerms, roster: Roster) -> Thresholds:
     VerificationError
         No threshold protects so many members against so many colluders.
     """
-    from twopm_flower.privacy.sharing import fewest_survivors, threshold_for
-
     members = len(roster.members)
     try:
         openers = threshold_for(members, terms.colluders)

@@ -1,12 +1,13 @@
 """Steps 1 to 3: the bundle itself, the task on chain, who takes part."""
 
 from twopm_flower.errors import VerificationError
+from twopm_flower.privacy.parameters import BackendName
 from twopm_flower.records.bundle import RunBundle
 from twopm_flower.records.terms import TrustMode
 from twopm_flower.verify.one_time_keys import ONE_TIME_KEY, thresholds
 from twopm_flower.verify.subject import Subject, require
 
-BACKENDS: dict[TrustMode, str] = {
+BACKENDS: dict[TrustMode, BackendName] = {
     "plaintext": "plaintext",
     "shared-key": "bfv",
     ONE_TIME_KEY: "one-time-key",
@@ -32,8 +33,9 @@ def check_bundle(subject: Subject) -> str:
             f"{len(bundle.roster.members)} members exceed the {subject.parameters.max_nodes} "
             "that the parameters add up without wrapping"
         )
+    opens = ""
     if terms.trust_mode == ONE_TIME_KEY:
-        thresholds(terms, bundle.roster)
+        opens = f"; {thresholds(terms, bundle.roster).openers} of them open a sum"
     if len(bundle.rounds) > terms.rounds:
         raise VerificationError(
             f"the bundle has {len(bundle.rounds)} rounds, the terms plan {terms.rounds}"
@@ -41,7 +43,8 @@ def check_bundle(subject: Subject) -> str:
     for number, entry in enumerate(bundle.rounds, start=1):
         require(entry.manifest.round, number, f"round number {number} of the bundle", "due is")
     _check_artifacts(bundle)
-    return f"{len(bundle.rounds)} of {terms.rounds} rounds, {len(bundle.roster.members)} members"
+    members = f"{len(bundle.roster.members)} members{opens}"
+    return f"{len(bundle.rounds)} of {terms.rounds} rounds, {members}"
 
 
 def check_task(subject: Subject) -> str:

@@ -26,6 +26,7 @@ Each says what was wrong, with which value, and what to do next::
     ├── StrategyRefused          a Flower strategy that cannot work on ciphertexts
     ├── QuorumError              too few valid replies or nodes
     ├── DeploymentError          a SuperLink, a SuperNode or a run does not start or fails
+    ├── BenchmarkError           a benchmark cannot be run, or a peer cannot be installed
     └── VerificationError        a step of the verification does not hold
 """
 
@@ -100,6 +101,10 @@ class SharingError(PrivacyError):
 
 class NativeCrash(PrivacyError):
     """The process that runs native code died, answered nonsense or took too long."""
+
+
+class BadOpening(PrivacyError):
+    """The opened key is not the sum of the keys that a sum was encrypted under."""
 
 
 class ImpossibleSum(TwopmError):
@@ -184,3 +189,7 @@ class DeploymentError(TwopmError):
 
 class VerificationError(TwopmError):
     """A step of the verification does not hold."""
+
+
+class BenchmarkError(TwopmError):
+    """A benchmark cannot be run, or a peer cannot be installed."""

@@ -45,14 +45,15 @@ class NodeSettings(BaseModel):
     """A node's own policy.
 
     ``anchor = "tolerant"`` goes on while at most ``max_unrecorded_rounds`` rounds are not on
-    chain; ``"strict"`` waits up to ``anchor_wait_s`` for each. ``identity_key`` and
-    ``sealing_key`` are paths, relative to the home.
+    chain; ``"strict"`` waits up to ``anchor_wait_s`` for each. ``identity_key``,
+    ``sealing_key`` and ``identity_password_file`` are paths, relative to the home.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(min_length=1, max_length=64)] = "node"
     identity_key: Path = Path("identity.key")
+    identity_password_file: Path | None = None
     sealing_key: Path = Path("sealing.key")
     anchor: Literal["tolerant", "strict"] = "tolerant"
     max_unrecorded_rounds: Annotated[int, Field(ge=0, le=1000)] = 2
@@ -63,6 +64,7 @@ class NodeSettings(BaseModel):
 class CoordinatorSettings(BaseModel):
     """The policy of whoever runs the server.
 
+    ``key`` and ``key_password_file`` are paths, relative to the home.
     ``train_timeout_s`` and ``evaluate_timeout_s`` bound one exchange; ``nodes_wait_s`` bounds
     the wait for nodes to connect; ``anchor_wait_s`` how long the next round is held when too
     many rounds are not on chain, and how long delivery is tried at the end;
@@ -72,6 +74,7 @@ class CoordinatorSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: Path = Path("coordinator.key")
+    key_password_file: Path | None = None
     train_timeout_s: Seconds = 300.0
     evaluate_timeout_s: Seconds = 180.0
     nodes_wait_s: Seconds = 60.0
@@ -96,6 +99,10 @@ class Settings(BaseSettings):
     chain: ChainSettings | None = None
     node: NodeSettings = NodeSettings()
     coordinator: CoordinatorSettings = CoordinatorSettings()
+
+    def in_home(self, path: Path | None) -> Path | None:
+        """Return where a path that a setting names is, or None where it names none."""
+        return None if path is None else self.home / path
 
     def require_chain(self) -> ChainSettings:
         """Return the pinned chain.

@@ -65,6 +65,64 @@ def test_an_encrypted_keystore_opens_with_its_password_only(tmp_path):
         LocalSigner.from_file(path)
 
 
+def test_a_key_created_with_a_password_is_an_encrypted_keystore(tmp_path):
+    password = private(tmp_path / "password", "open sesame\r\nand nothing of this\n")
+    path = tmp_path / "identity.key"
+    signer = create_key_file(path, password_file=password)
+    stored = json.loads(path.read_text())
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert stored["crypto"]["kdf"] == "scrypt"
+    # At least the cost that Ethereum clients choose where a person waits for it.
+    assert stored["crypto"]["kdfparams"]["n"] >= 2**18
+    assert "sesame" not in path.read_text()
+    key = Account.decrypt(stored, "open sesame")
+    assert LocalSigner(key).address == signer.address
+    assert key.hex() not in path.read_text()
+    assert LocalSigner.from_file(path, password_file=password).address == signer.address
+
+
+def test_a_password_is_not_set_for_a_key_that_is_not_encrypted(tmp_path):
+    path = private(tmp_path / "account.key", "11" * 32)
+    password = private(tmp_path / "password", "canary")
+    with pytest.raises(ConfigError, match="no encrypted keystore") as error:
+        LocalSigner.from_file(path, password_file=password)
+    assert "canary" not in everything_said(error)
+    assert "11" * 32 not in everything_said(error)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are a POSIX notion")
+def test_a_password_file_that_others_can_read_is_refused(tmp_path):
+    password = private(tmp_path / "password", "canary")
+    password.chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600") as error:
+        create_key_file(tmp_path / "identity.key", password_file=password)
+    assert "canary" not in everything_said(error)
+    assert not (tmp_path / "identity.key").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away")
+def test_a_password_file_of_another_user_is_refused(tmp_path):
+    password = private(tmp_path / "password", "canary")
+    os.chown(password, 12345, -1)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        create_key_file(tmp_path / "identity.key", password_file=password)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "is empty"), ("\nsecond line", "is empty"), ("x" * 20_000, "too large for a password")],
+)
+def test_a_password_file_without_a_password_is_refused(tmp_path, text, words):
+    password = private(tmp_path / "password", text)
+    with pytest.raises(ConfigError, match=words):
+        create_key_file(tmp_path / "identity.key", password_file=password)
+
+
+def test_a_missing_password_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"password file .*nowhere"):
+        create_key_file(tmp_path / "identity.key", password_file=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("text", ["", "0x", "11" * 31, "11" * 33, "zz" * 32, "{}", '{"a": 1}'])
 def test_a_file_without_a_key_is_refused_and_not_quoted(tmp_path, text):
     password = private(tmp_path / "password", "canary")

@@ -20,6 +20,9 @@ from twopm_flower.node.tasks import resolve_task
 
 app = typer.Typer(no_args_is_help=True, help="The embedded chain, the contracts, the records.")
 
+PasswordFile = Annotated[
+    Path | None, typer.Option(help="The file whose first line opens an encrypted key (0600).")
+]
 ChainFile = Annotated[
     Path | None, typer.Option("--chain", help="A chain.toml.", show_default="the home's own")
 ]
@@ -61,6 +64,7 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
     rpc: Annotated[str, typer.Option(help="The chain's JSON-RPC endpoint.")],
     key: Annotated[Path, typer.Option(help="The key file of the account that pays (0600).")],
     out: Annotated[Path, typer.Option(help="Where the public file goes.")] = Path("chain.toml"),
+    password_file: PasswordFile = None,
     devnet_folder: Annotated[
         Path | None,
         typer.Option(help="Folder of the embedded chain, to read it when it does not run."),
@@ -69,7 +73,9 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
     json: Json = False,
 ) -> None:
     """Deploy the contracts, write chain.toml, and make this home the coordinator's."""
-    chain = deploy_contracts(home_of(home), rpc, key, out, devnet_folder=devnet_folder)
+    chain = deploy_contracts(
+        home_of(home), rpc, key, out, password_file=password_file, devnet_folder=devnet_folder
+    )
     named = ("chain_id", "genesis_hash", "node_registry", "task_registry")
     shown = {**chain.model_dump(include=set(named)), "file": str(out)}
     if json:
@@ -85,12 +91,15 @@ def use(
     key: Annotated[
         Path | None, typer.Option(help="Key file of the account that coordinates.")
     ] = None,
+    password_file: PasswordFile = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Pin a chain in this home."""
     chain = read_chain_file(file)
-    configure_home(home_of(home), chain, coordinator_key=key)
+    if password_file is not None and key is None:
+        raise typer.BadParameter("--password-file goes with --key")
+    configure_home(home_of(home), chain, coordinator_key=key, password_file=password_file)
     if json:
         print_json(chain.model_dump(mode="json"))
     else:

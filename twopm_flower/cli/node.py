@@ -29,18 +29,24 @@ app = typer.Typer(no_args_is_help=True, help="A node's keys, its card, and whom 
 
 
 @app.command(epilog="Example: twopm node init --name alice --chain chain.toml")
-def init(
+def init(  # noqa: PLR0917  # one parameter for each option
     name: Annotated[str, typer.Option(help="What people call the node.")],
     chain: Annotated[Path, typer.Option(help="The chain.toml that the coordinator published.")],
     out: Annotated[
         Path | None, typer.Option(help="Where the card goes.", show_default="NAME.card.json")
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="Encrypt the identity key with this file's first line (0600)."),
     ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Make this node's keys and its card. Doing it again never replaces a key."""
     folder = home_of(home)
-    card = provision.init_node(folder, name=name, chain=read_chain_file(chain))
+    card = provision.init_node(
+        folder, name=name, chain=read_chain_file(chain), password_file=password_file
+    )
     file = out or Path(f"{name}.card.json")
     write_atomically(file, card.to_bytes())
     _show_identity(provision.identity_of(card), {"card": str(file), "home": str(folder)}, json)

@@ -27,7 +27,7 @@ from twopm_flower.node import coordinate, membership
 from twopm_flower.node.app_folder import write_app_folder
 from twopm_flower.node.coordinate import Invitation
 from twopm_flower.node.local_data import DataSource, load_choice
-from twopm_flower.node.provision import coordinator_signer, read_file
+from twopm_flower.node.provision import read_file
 from twopm_flower.node.task_overview import overview
 from twopm_flower.node.tasks import resolve_task
 from twopm_flower.node.terms import TaskSettings, build_student_terms, read_run_config
@@ -82,7 +82,7 @@ def create(  # noqa: PLR0917  # one parameter for each option
 ) -> None:
     """Put the terms of a task on chain and write the invitation for the nodes."""
     folder = home_of(home)
-    coordinator_signer(folder)
+    connector = open_connector(load_settings(folder))
     named = {
         "subject": subject,
         "setup": setup,
@@ -101,8 +101,6 @@ def create(  # noqa: PLR0917  # one parameter for each option
         TaskSettings(title, quorum, max_nodes, max_samples, synthetic),
         app_bundle=submitted_app_digest(app_folder),
     )
-    settings = load_settings(folder)
-    connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
     invitation = coordinate.create_task(folder, connector, terms, initial)
     write_atomically(out, invitation.to_bytes())
     settings_file = out.with_name("run-config.toml")
@@ -175,9 +173,7 @@ def admit(
 ) -> None:
     """Register nodes where needed and put their memberships on chain."""
     folder = home_of(home)
-    coordinator_signer(folder)
-    settings = load_settings(folder)
-    connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
+    connector = open_connector(load_settings(folder))
     admitted = []
     for file in requests:
         data = read_file(file, "request", "A node's 'twopm task join' writes it.")
@@ -200,9 +196,7 @@ def start(
 ) -> None:
     """Freeze the roster on chain and write it for the nodes."""
     folder = home_of(home)
-    coordinator_signer(folder)
-    settings = load_settings(folder)
-    connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
+    connector = open_connector(load_settings(folder))
     task_id = resolve_task(folder, task)
     roster = coordinate.start_task(folder, connector, task_id)
     write_atomically(out, roster.to_bytes())
@@ -297,11 +291,9 @@ def cancel(
 ) -> None:
     """End a task without a model. Nothing brings it back."""
     folder = home_of(home)
-    coordinator_signer(folder)
-    settings = load_settings(folder)
+    connector = open_connector(load_settings(folder))
     task_id = resolve_task(folder, task)
     confirm(f"End task {task_id} for good?", yes=yes)
-    connector = open_connector(settings.require_chain(), folder / settings.coordinator.key)
     receipt = connector.cancel_task(task_id, reason)
     shown = {"task_id": task_id, "transaction": receipt.transaction_hash}
     if json:

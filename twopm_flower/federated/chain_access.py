@@ -1,10 +1,9 @@
 """From an operator's settings to the chain: the pinned deployment, a reader, a connector."""
 
-from pathlib import Path
-
 from twopm_flower.chain.base import ChainConnector, ChainReader
 from twopm_flower.chain.evm import EvmConnector, EvmReader
-from twopm_flower.config import ChainSettings
+from twopm_flower.config import ChainSettings, Settings
+from twopm_flower.errors import ConfigError
 from twopm_flower.records.bundle import Deployment
 from twopm_flower.records.fields import checksum_address
 from twopm_flower.signer.keystore import LocalSigner
@@ -25,17 +24,43 @@ def open_reader(chain: ChainSettings) -> ChainReader:
     return EvmReader(chain.rpc_url, deployment_of(chain), request_timeout_s=chain.timeout_s)
 
 
-def open_connector(chain: ChainSettings, key_file: Path) -> ChainConnector:
-    """Return a connector that signs with the key in a file of mode 0600.
+def coordinator_signer(settings: Settings) -> LocalSigner:
+    """Return the account that coordinates and pays.
 
     Raises
     ------
     ConfigError
-        The key file is missing, readable by others, or no key.
+        No key is configured, or it cannot be used.
     """
+    file = settings.home / settings.coordinator.key
+    if not file.exists():
+        raise ConfigError(
+            f"this home has no coordinator's key: {file} does not exist",
+            hint="Run 'twopm chain use chain.toml --key FILE'.",
+        )
+    password_file = settings.in_home(settings.coordinator.key_password_file)
+    return LocalSigner.from_file(file, password_file=password_file)
+
+
+def open_connector(settings: Settings, chain: ChainSettings | None = None) -> ChainConnector:
+    """Return a connector that signs with the coordinator's key; it connects when first asked.
+
+    Parameters
+    ----------
+    settings : Settings
+        The coordinator's.
+    chain : ChainSettings, optional
+        Another chain than the pinned one.
+
+    Raises
+    ------
+    ConfigError
+        No chain or no key is configured, or the key cannot be used.
+    """
+    chain = settings.require_chain() if chain is None else chain
     return EvmConnector(
         chain.rpc_url,
         deployment_of(chain),
-        LocalSigner.from_file(key_file),
+        coordinator_signer(settings),
         request_timeout_s=chain.timeout_s,
     )

@@ -107,7 +107,11 @@ def _enrol(
     home.path.mkdir(parents=True, exist_ok=True)
     write_atomically(home.path / CONFIG_FILE, tomli_w.dumps({"chain": chain}).encode())
     if not home.exists:
-        create_key_file(home.path / home.settings.node.identity_key)
+        node = home.settings.node
+        create_key_file(
+            home.path / node.identity_key,
+            password_file=home.settings.in_home(node.identity_password_file),
+        )
         SealingKey.create().save(home.path / home.settings.node.sealing_key)
     content_of_app = run_app(wire.initial_arrays(content))
     metrics = wire.reported_metrics(content_of_app)

@@ -203,7 +203,11 @@ class NodeHome:
     @cached_property
     def signer(self) -> LocalSigner:
         """The signer with the node's identity key."""
-        return LocalSigner.from_file(self.path / self.settings.node.identity_key)
+        node = self.settings.node
+        return LocalSigner.from_file(
+            self.path / node.identity_key,
+            password_file=self.settings.in_home(node.identity_password_file),
+        )
 
     @cached_property
     def sealing_key(self) -> SealingKey:

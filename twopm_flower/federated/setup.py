@@ -95,7 +95,7 @@ def _load(
         task=context,
         deployment=deployment,
         key_deal=key_deal,
-        connector=open_connector(chain, settings.home / settings.coordinator.key),
+        connector=open_connector(settings),
         run_config=terms.run_config,
         runs_folder=settings.home / "runs",
     )

@@ -9,7 +9,6 @@ from twopm_flower.config import load_settings
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.chain_access import open_connector
 from twopm_flower.federated.run_store import RunStore
-from twopm_flower.node.provision import coordinator_signer
 from twopm_flower.node.runs import find_chain, refreshed
 from twopm_flower.node.tasks import resolve_run
 
@@ -42,8 +41,7 @@ def deliver(home: Path, named: str | None, *, chain_file: Path | None = None) ->
         raise ConfigError(
             "no chain is configured here", hint="Pass --chain chain.toml, or run 'twopm chain use'."
         )
-    coordinator_signer(home)
-    connector = open_connector(chain, home / load_settings(home).coordinator.key)
+    connector = open_connector(load_settings(home), chain)
     outbox = Outbox(store.outbox_path)
     try:
         outbox.retry_failed()

@@ -12,7 +12,13 @@ from twopm_flower.signer.keystore import LocalSigner
 
 
 def deploy_contracts(
-    home: Path, rpc_url: str, key: Path, out: Path, *, devnet_folder: Path | None = None
+    home: Path,
+    rpc_url: str,
+    key: Path,
+    out: Path,
+    *,
+    password_file: Path | None = None,
+    devnet_folder: Path | None = None,
 ) -> ChainSettings:
     """Place both contracts, write the public chain file, and pin the chain in this home.
 
@@ -26,6 +32,8 @@ def deploy_contracts(
         Key file of the account that pays.
     out : Path
         Receives the public ``chain.toml``.
+    password_file : Path, optional
+        The password of an encrypted key.
     devnet_folder : Path, optional
         The embedded chain's folder. It stays out of the public file: it is of no use elsewhere.
 
@@ -42,9 +50,9 @@ def deploy_contracts(
             f"{home} pins a chain already: {pinned.rpc_url}, contract {pinned.task_registry}",
             hint="Use another home for other contracts: TWOPM_HOME=FOLDER.",
         )
-    deployment = deploy(rpc_url, LocalSigner.from_file(key))
+    deployment = deploy(rpc_url, LocalSigner.from_file(key, password_file=password_file))
     write_atomically(out, chain_toml(make_chain_settings(rpc_url, deployment)).encode())
     folder = None if devnet_folder is None else devnet_folder.absolute()
     chain = make_chain_settings(rpc_url, deployment, devnet_folder=folder)
-    configure_home(home, chain, coordinator_key=key)
+    configure_home(home, chain, coordinator_key=key, password_file=password_file)
     return chain

@@ -19,6 +19,7 @@ from twopm_flower.node.chain_file import open_any_reader
 from twopm_flower.node.data_files import find_data
 from twopm_flower.node.delivery import undelivered
 from twopm_flower.node.provision import enclosing_app
+from twopm_flower.signer.keystore import read_password
 
 OLDEST_PYTHON = (3, 11)
 _MAX_KEY_BYTES = 4096
@@ -63,7 +64,13 @@ def examine(home: Path, app: Path) -> tuple[Finding, ...]:
         settings = load_settings(home)
     except TwopmError as error:
         return (*findings, Finding("settings", "bad", error.message, error.hint or ""))
-    findings += [*_chain(settings), *_data(home), *_tasks(home), *_outboxes(home)]
+    findings += [
+        *_passwords(settings),
+        *_chain(settings),
+        *_data(home),
+        *_tasks(home),
+        *_outboxes(home),
+    ]
     return tuple(findings)
 
 
@@ -128,6 +135,16 @@ def _owned(home: Path) -> Iterator[Path]:
 
 def _is_open(path: Path) -> bool:
     return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+def _passwords(settings: Settings) -> Iterator[Finding]:
+    for file in (settings.node.identity_password_file, settings.coordinator.key_password_file):
+        where = settings.in_home(file)
+        if where is not None:
+            try:
+                read_password(where)
+            except TwopmError as error:
+                yield Finding("password file", "bad", error.message, error.hint or "")
 
 
 def _secrets_in_app(home: Path, app: Path) -> Iterator[Finding]:

@@ -6,7 +6,13 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from twopm_flower.config import CONFIG_FILE, ChainSettings, load_settings
+from twopm_flower.config import (
+    CONFIG_FILE,
+    ChainSettings,
+    CoordinatorSettings,
+    NodeSettings,
+    load_settings,
+)
 from twopm_flower.errors import ConfigError, RecordError
 from twopm_flower.federated.ceremony import node_card
 from twopm_flower.federated.chain_access import deployment_of
@@ -16,7 +22,7 @@ from twopm_flower.privacy.keys import SealingKey
 from twopm_flower.records.bundle import NodeCard
 from twopm_flower.records.digest import tagged_digest
 from twopm_flower.records.statements import Registration, Signed
-from twopm_flower.signer.keystore import LocalSigner, create_key_file
+from twopm_flower.signer.keystore import LocalSigner, create_key_file, read_password
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class NodeIdentity:
     fingerprint: str
 
 
-def init_node(home: Path, *, name: str, chain: ChainSettings) -> NodeCard:
+def init_node(
+    home: Path, *, name: str, chain: ChainSettings, password_file: Path | None = None
+) -> NodeCard:
     """Make a node's keys and settings, and return the card that it hands to others.
 
     Doing it again completes what is missing and never replaces a key.
@@ -50,18 +58,25 @@ def init_node(home: Path, *, name: str, chain: ChainSettings) -> NodeCard:
         What people call the node.
     chain : ChainSettings
         The chain to pin.
+    password_file : Path, optional
+        Encrypt the identity key with the first line of this file, and open it with that.
 
     Raises
     ------
     ConfigError
-        The home is configured for another chain or name.
+        The home is configured for another chain, name or password file; or the password file
+        cannot be used, or does not open the key that is there.
     """
-    _make_home(home)
-    configure_home(home, chain, name=name)
+    identity = home / load_settings(home).node.identity_key
+    if password_file is not None and identity.exists():
+        LocalSigner.from_file(identity, password_file=password_file)
+    elif password_file is not None:
+        read_password(password_file)
+    configure_home(home, chain, name=name, password_file=password_file)
     node = NodeHome(home)
-    identity = home / node.settings.node.identity_key
     if not identity.exists():
-        create_key_file(identity)
+        kept = node.settings.in_home(node.settings.node.identity_password_file)
+        create_key_file(identity, password_file=kept)
     sealing = home / node.settings.node.sealing_key
     if not sealing.exists():
         SealingKey.create().save(sealing)
@@ -90,8 +105,21 @@ def configure_home(
     *,
     name: str | None = None,
     coordinator_key: Path | None = None,
+    password_file: Path | None = None,
 ) -> None:
     """Write ``config.toml``, or add to it what it does not say yet.
+
+    Parameters
+    ----------
+    home : Path
+    chain : ChainSettings
+        The chain to pin.
+    name : str, optional
+        The node's name.
+    coordinator_key : Path, optional
+        Key file of the account that coordinates.
+    password_file : Path, optional
+        The password of the coordinator's key, where that is given, or else of the node's.
 
     Raises
     ------
@@ -99,6 +127,8 @@ def configure_home(
         It says something else already, and is left as it is; or the home is inside a
         Flower app.
     """
+    if password_file is not None and coordinator_key is not None:
+        LocalSigner.from_file(coordinator_key, password_file=password_file)
     _make_home(home)
     file = home / CONFIG_FILE
     text = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -111,10 +141,14 @@ def configure_home(
             f"{settings.chain.rpc_url}, chain id {settings.chain.chain_id}",
             hint="Edit its [chain] section, or use another home: TWOPM_HOME=FOLDER.",
         )
-    if name is not None and name != settings.node.name:
-        text += _section(file, text, "node", "name", name)
-    if coordinator_key is not None and coordinator_key != settings.coordinator.key:
-        text += _section(file, text, "coordinator", "key", str(coordinator_key.absolute()))
+    node: dict[str, str | Path | None] = {"name": name}
+    coordinator: dict[str, str | Path | None] = {"key": coordinator_key}
+    if coordinator_key is None:
+        node["identity_password_file"] = password_file
+    else:
+        coordinator["key_password_file"] = password_file
+    text += _section(file, text, "node", _unsaid(home, settings.node, node))
+    text += _section(file, text, "coordinator", _unsaid(home, settings.coordinator, coordinator))
     write_atomically(file, text.lstrip().encode())
     load_settings(home)
 
@@ -126,24 +160,6 @@ def require_node(node: NodeHome) -> None:
             f"there is no node in {node.path}",
             hint="Run 'twopm node init --name NAME --chain chain.toml'.",
         )
-
-
-def coordinator_signer(home: Path) -> LocalSigner:
-    """Return the account that coordinates and pays.
-
-    Raises
-    ------
-    ConfigError
-        No key is configured, or it cannot be used.
-    """
-    settings = load_settings(home)
-    file = home / settings.coordinator.key
-    if not file.exists():
-        raise ConfigError(
-            f"this home has no coordinator's key: {file} does not exist",
-            hint="Run 'twopm chain use chain.toml --key FILE'.",
-        )
-    return LocalSigner.from_file(file)
 
 
 def card_fingerprint(registration: Registration) -> str:
@@ -284,10 +300,27 @@ def _make_home(home: Path) -> None:
         home.chmod(0o700)
 
 
-def _section(file: Path, text: str, section: str, key: str, value: str) -> str:
+def _unsaid(
+    home: Path, settings: NodeSettings | CoordinatorSettings, wanted: dict[str, str | Path | None]
+) -> dict[str, str]:
+    unsaid: dict[str, str] = {}
+    for key, value in wanted.items():
+        known = getattr(settings, key)
+        if isinstance(value, Path):
+            same = known is not None and (home / known).absolute() == value.absolute()
+            unsaid |= {} if same else {key: str(value.absolute())}
+        elif value not in (None, known):
+            unsaid[key] = value
+    return unsaid
+
+
+def _section(file: Path, text: str, section: str, values: dict[str, str]) -> str:
+    if not values:
+        return ""
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     if f"[{section}]" in text:
         raise ConfigError(
-            f"{file} has a [{section}] section without {key} = {value!r}",
-            hint=f"Edit it: set {key} there.",
+            f"{file} has a [{section}] section without {', '.join(lines)}",
+            hint="Edit it: add that there.",
         )
-    return f"\n[{section}]\n{key} = {json.dumps(value, ensure_ascii=False)}\n"
+    return "\n".join([f"\n[{section}]", *lines, ""])

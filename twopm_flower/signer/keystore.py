@@ -56,11 +56,17 @@ class LocalSigner:
         Raises
         ------
         ConfigError
-            Missing, readable by others, or not a key; or the password does not open it.
+            Missing, readable by others, or not a key; the password does not open it; or a
+            password is named and the key is not encrypted.
         """
-        text = _read_private(path)
+        text = _read_private(path, "key file")
         if text.lstrip().startswith("{"):
             return cls(_decrypt(path, text, password_file))
+        if password_file is not None:
+            raise ConfigError(
+                f"the password file {password_file} is set, but {path} is no encrypted keystore",
+                hint="Encrypt the key, or take the password file out of the settings.",
+            )
         digits = text.strip().removeprefix("0x")
         try:
             key = bytes.fromhex(digits)
@@ -114,13 +120,16 @@ class LocalSigner:
         raise TypeError("a signer is not serialised: its key stays where it is")
 
 
-def create_key_file(path: Path) -> LocalSigner:
+def create_key_file(path: Path, *, password_file: Path | None = None) -> LocalSigner:
     """Create a random key and store it, readable by the owner alone.
 
     Parameters
     ----------
     path : Path
         Where the key goes; its folder is created.
+    password_file : Path, optional
+        The file whose first line encrypts the key, as a keystore of version 3 (scrypt and
+        AES-128-CTR, https://ethereum.org/developers/docs/data-structures-and-encoding/web3-secret-storage/).
 
     Returns
     -------
@@ -130,17 +139,20 @@ def create_key_file(path: Path) -> LocalSigner:
     Raises
     ------
     ConfigError
-        Something stands there already; a key is never overwritten.
+        Something stands there already: a key is never overwritten. Or the password file
+        cannot be used.
     """
+    password = None if password_file is None else read_password(password_file)
     path.parent.mkdir(parents=True, exist_ok=True)
     key = secrets.token_bytes(32)
     signer = LocalSigner(key)
+    text = f"0x{key.hex()}" if password is None else json.dumps(Account.encrypt(key, password))
     # Written aside and linked into place: a crash leaves a whole key or none.
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"0x{key.hex()}\n")
+            file.write(f"{text}\n")
             file.flush()
             os.fsync(file.fileno())
         try:
@@ -155,7 +167,26 @@ def create_key_file(path: Path) -> LocalSigner:
     return signer
 
 
-def _read_private(path: Path) -> str:
+def read_password(path: Path) -> str:
+    """Return the first line of a password file.
+
+    Raises
+    ------
+    ConfigError
+        Missing, empty, readable by others, or somebody else's.
+    """
+    password = _read_private(path, "password file").split("\n", 1)[0].rstrip("\r")
+    if os.name == "posix" and path.stat().st_uid != os.geteuid():
+        raise ConfigError(
+            f"the password file {path} belongs to another user",
+            hint="Whoever owns it can replace it: use a file of your own.",
+        )
+    if not password:
+        raise ConfigError(f"the first line of the password file {path} is empty")
+    return password
+
+
+def _read_private(path: Path, what: str) -> str:
     try:
         mode = path.stat().st_mode
         if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
@@ -164,21 +195,22 @@ def _read_private(path: Path) -> str:
                 hint=f"Run: chmod 600 {path}",
             )
         if path.stat().st_size > MAX_KEY_FILE_BYTES:
-            raise ConfigError(f"{path} is too large for a key file")
+            raise ConfigError(f"{path} is too large for a {what}")
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"the key file {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"the {what} {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not a text file, so it holds no key") from None
+        raise ConfigError(f"{path} is not a text file, so it is no {what}") from None
 
 
 def _decrypt(path: Path, text: str, password_file: Path | None) -> bytes:
     if password_file is None:
         raise ConfigError(
             f"{path} is an encrypted keystore and no password file is set",
-            hint="Set the path of a file that holds the password.",
+            hint="Name the file with its password: node.identity_password_file or "
+            "coordinator.key_password_file (docs/configuration.md).",
         )
-    password = _read_private(password_file).split("\n", 1)[0].rstrip("\r")
+    password = read_password(password_file)
     try:
         return bytes(Account.decrypt(json.loads(text), password))
     except (ValueError, KeyError, TypeError, NotImplementedError):

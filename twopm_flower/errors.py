@@ -14,7 +14,9 @@ Each says what was wrong, with which value, and what to do next::
     │   ├── HeadroomError        a value would not fit the encrypted sum
     │   ├── LayoutError          arrays or metrics are not the agreed ones
     │   ├── KeyCeremonyError     a key cannot be dealt, sealed or opened
-    │   └── NativeCrash          the process that runs native code died or took too long
+    │   ├── SharingError         a secret cannot be shared out, or put together from shares
+    │   ├── NativeCrash          the process that runs native code died or took too long
+    │   └── BadOpening           the opened key is not the one that a sum was encrypted under
     ├── ImpossibleSum            an opened sum that honest nodes cannot have added up to
     ├── ChainError               the chain cannot be used
     │   ├── ChainUnavailable     nobody answers: worth trying again

@@ -14,6 +14,7 @@ from twopm_flower.records.fields import Record
 from twopm_flower.verify import chain_view, verify_bundle
 
 OPTIONS = {"nodes": 4, "rounds": 2}
+ONE_TIME = {**OPTIONS, "trust_mode": "one-time-key", "vanished_round": 1}
 
 # Which step may notice a change below which path; 0 is a bundle that does not load.
 STEPS_BY_PATH = (
@@ -32,6 +33,7 @@ STEPS_BY_PATH = (
     (r"rounds/\d+/superseded/", {4, 5, 6, 10}),
     (r"rounds/\d+/updates/", {4}),
     (r"rounds/\d+/fingerprints/", {8}),
+    (r"rounds/\d+/openings/", {11}),
     (r"rounds/\d+/evaluations/", {12}),
     (r"rounds/\d+/models/", {11}),
     (r"rounds/\d+/metrics/", {11}),
@@ -39,13 +41,13 @@ STEPS_BY_PATH = (
     (r"closing/", {12}),
     (r"finalisation/", {11}),
     (r"aggregates/", {1, 7}),
-    (r"ciphertexts/", {1, 9}),
+    (r"ciphertexts/", {1, 8, 9}),
 )
 
 
-@pytest.fixture(scope="module")
-def run():
-    return simulate(**OPTIONS)
+@pytest.fixture(scope="module", params=[OPTIONS, ONE_TIME], ids=["shared-key", "one-time-key"])
+def run(request):
+    return simulate(**request.param)
 
 
 def leaves(value, path=()):

@@ -49,7 +49,7 @@ def test_numbers_that_leave_no_room_are_refused(nodes, fields):
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="bfv, plaintext"):
+    with pytest.raises(ConfigError, match="bfv, one-time-key, plaintext"):
         AdditiveParameters.derive("rot13", 3)
 
 

@@ -9,11 +9,13 @@ import numpy.typing as npt
 from twopm_flower.errors import ConfigError
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
 from twopm_flower.privacy.keys import SharedKey
+from twopm_flower.privacy.one_time_key import OneTimeKey
 from twopm_flower.privacy.parameters import AdditiveParameters
 
 ENTRY_POINTS = "twopm_flower.backends"
 
 Coefficients = npt.NDArray[np.int64]
+Key = SharedKey | OneTimeKey | None
 
 
 class Backend(Protocol):
@@ -30,15 +32,18 @@ class Backend(Protocol):
     def __init__(self, parameters: AdditiveParameters) -> None: ...
 
     def generate_key(self) -> SharedKey | None:
-        """Return a fresh secret key; None where no key is needed."""
+        """Return a fresh key for all nodes of a task; None where none is needed.
 
-    def encrypt(self, coefficients: Coefficients, key: SharedKey | None) -> SeededCiphertext:
+        It encrypts updates, except where each node draws a `OneTimeKey` for that.
+        """
+
+    def encrypt(self, coefficients: Coefficients, key: Key) -> SeededCiphertext:
         """Return a fresh encryption of `coefficients`, an int64 array of shape (C,)."""
 
     def expand(self, ciphertext: SeededCiphertext) -> Ciphertext:
         """Return the ciphertext with its uniform half grown from the seeds; needs no key."""
 
-    def decrypt(self, ciphertext: Ciphertext, key: SharedKey | None) -> Coefficients:
+    def decrypt(self, ciphertext: Ciphertext, key: Key) -> Coefficients:
         """Return the coefficients of a ciphertext, or their sum for a sum of ciphertexts."""
 
 

@@ -37,8 +37,8 @@ class FrameContext:
 
     def __post_init__(self) -> None:
         for name in ("task_id", "key_id", "parameters_id", "layout_digest"):
-            object.__setattr__(self, name, _hexadecimal(name, getattr(self, name), 32))
-        object.__setattr__(self, "node", _hexadecimal("node", self.node, 20))
+            object.__setattr__(self, name, hexadecimal(name, getattr(self, name), 32))
+        object.__setattr__(self, "node", hexadecimal("node", self.node, 20))
         for name, bits in (("round", 64), ("attempt", 32)):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < 1 << bits:
@@ -67,7 +67,14 @@ class FrameContext:
         return bytes.fromhex(self.key_id[2:] + self.parameters_id[2:] + self.layout_digest[2:])
 
 
-def _hexadecimal(name: str, value: str, length: int) -> str:
+def hexadecimal(name: str, value: str, length: int) -> str:
+    """Return `value` in lower case with its ``0x``, if it is `length` bytes in hexadecimal.
+
+    Raises
+    ------
+    FrameError
+        If it is anything else; it is called `name` there.
+    """
     digits = value.lower().removeprefix("0x") if isinstance(value, str) else ""
     if len(digits) != 2 * length or set(digits) - set("0123456789abcdef"):
         raise FrameError(f"{name} {value!r} is not 0x and {2 * length} hexadecimal digits.")

@@ -34,7 +34,7 @@ __all__ = [
 UPDATE_MAGIC = b"2PMU"
 AGGREGATE_MAGIC = b"2PMA"
 VERSION = 1
-BACKEND_CODES = {"bfv": 1, "plaintext": 2}
+BACKEND_CODES = {"bfv": 1, "plaintext": 2, "one-time-key": 3}
 RESIDUE_BYTES = 7
 
 _START = struct.Struct("<4sHH")
@@ -175,7 +175,7 @@ def _read_header(data: bytes, magic: bytes, parameters: AdditiveParameters) -> _
 def _check_counts(
     header: _Header, parameters: AdditiveParameters, layout: Layout
 ) -> tuple[int, int]:
-    rows, coefficients = parameters.rows(layout.size), parameters.coefficients(layout.size)
+    rows, coefficients = parameters.rows(layout.size), parameters.wire_coefficients(layout.size)
     if (header.rows, header.coefficients) != (rows, coefficients):
         raise FrameError(
             f"The frame announces {header.coefficients} coefficients in {header.rows} rows; "

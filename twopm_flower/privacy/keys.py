@@ -18,7 +18,7 @@ _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 _SHARED_KEY_KIND = "twopm-flower shared key v1"
 
 
-class _Unprintable:
+class Unprintable:
     """Refuses the ways by which a secret leaves a process unnoticed."""
 
     __slots__ = ()
@@ -33,7 +33,7 @@ class _Unprintable:
         return repr(self)
 
 
-class SecretBytes(_Unprintable):
+class SecretBytes(Unprintable):
     """Bytes that do not show in logs, errors, pickles or comparisons by hand.
 
     Parameters
@@ -54,7 +54,7 @@ class SecretBytes(_Unprintable):
         return self._value
 
 
-class SharedKey(_Unprintable):
+class SharedKey(Unprintable):
     """The secret that all nodes of a task share in the trust mode ``shared-key``.
 
     Parameters
@@ -124,7 +124,7 @@ class SharedKey(_Unprintable):
         return cls.from_bytes(read_secret_file(path))
 
 
-class SealingKey(_Unprintable):
+class SealingKey(Unprintable):
     """A node's X25519 key: what is sealed to its public half, only this node opens.
 
     Make one with `create` or `load`.

@@ -5,9 +5,8 @@ from typing import ClassVar
 import numpy as np
 
 from twopm_flower.errors import PrivacyError
-from twopm_flower.privacy.backend import Coefficients
+from twopm_flower.privacy.backend import Coefficients, Key
 from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
-from twopm_flower.privacy.keys import SharedKey
 from twopm_flower.privacy.parameters import RING_DEGREE, AdditiveParameters
 from twopm_flower.privacy.residues import MODULUS, centred
 
@@ -31,7 +30,7 @@ class PlaintextBackend:
         """Return None: there is no key."""
         return
 
-    def encrypt(self, coefficients: Coefficients, key: SharedKey | None) -> SeededCiphertext:
+    def encrypt(self, coefficients: Coefficients, key: Key) -> SeededCiphertext:
         """Return the coefficients modulo q, readable by anyone.
 
         Raises
@@ -47,7 +46,7 @@ class PlaintextBackend:
         """Return the same residues; there is nothing to grow."""
         return Ciphertext(ciphertext.c0, np.empty((0, RING_DEGREE), np.uint64))
 
-    def decrypt(self, ciphertext: Ciphertext, key: SharedKey | None) -> Coefficients:
+    def decrypt(self, ciphertext: Ciphertext, key: Key) -> Coefficients:
         """Return the residues' signed representatives.
 
         Raises
@@ -62,7 +61,7 @@ class PlaintextBackend:
         return coefficients
 
     @staticmethod
-    def _refuse(key: SharedKey | None) -> None:
+    def _refuse(key: Key) -> None:
         if key is not None:
             raise PrivacyError(
                 "The plaintext backend takes no key: it does not encrypt.",

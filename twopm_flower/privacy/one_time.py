@@ -1,0 +1,180 @@
+"""The backend of one-time keys: ring learning with errors under a secret for each update.
+
+In each attempt of each round a node i draws a secret s_i and the nodes grow the uniform
+polynomials a, one for each row, from a public seed (`one_time_key.public_seed`)::
+
+    c0_i = (m_i << g) + e_i - a * s_i                        (mod q)
+    m    = (centred(sum c0_i + a * sum s_i) + 2**(g-1)) >> g
+
+with secrets and noise from a centred binomial distribution of parameter 42. Whoever knows
+sum s_i opens the sum, and nothing else; no single s_i is ever opened. The first coefficient
+of each row carries 0: under a wrong key it opens as a uniform residue, which is noticed
+unless it falls into the 84 n + 1 of noise. Only the coefficients in use are sent, and a
+never is, so c1 has no rows.
+
+Giving away sum s_i is the setting of hint-RLWE (Kim, Lee, Seo, Song, "Toward Practical
+Lattice-Based Proof of Knowledge from Hint-MLWE", CRYPTO 2023). Secrets and noise have a
+standard deviation of 4.58, of which 3.24 is left of one of two honest nodes whose sum is
+known; degree 2048 and a modulus of 54 bits then give about 131 bits of security by the
+lattice estimator. The products a * s_i would give away more and never leave this module.
+There has been no independent review of this construction.
+"""
+
+import secrets
+from typing import ClassVar
+
+import numpy as np
+
+from twopm_flower.errors import BadOpening, HeadroomError, PrivacyError
+from twopm_flower.privacy.backend import Coefficients, Key
+from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
+from twopm_flower.privacy.keys import SecretBytes, SharedKey
+from twopm_flower.privacy.one_time_key import OneTimeKey
+from twopm_flower.privacy.parameters import ONE_TIME_NOISE, RING_DEGREE, AdditiveParameters
+from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred
+from twopm_flower.privacy.ring import Ring, ring_for
+from twopm_flower.privacy.sampling import centred_binomial, fresh_stream, uniform_rows
+
+GROUP_KEY_BYTES = 32
+
+_CARRYING = RING_DEGREE - 1
+_CHUNK_ROWS = 32
+_Q = np.uint64(MODULUS)
+
+
+class OneTimeBackend:
+    """Encrypts each update under a key of its own.
+
+    Parameters
+    ----------
+    parameters : AdditiveParameters
+        Those of the backend ``one-time-key``.
+    """
+
+    name: ClassVar[str] = "one-time-key"
+    needs_key: ClassVar[bool] = True
+
+    def __init__(self, parameters: AdditiveParameters) -> None:
+        self._guard_bits = np.int64(parameters.guard_bits)
+        self._largest = parameters.largest_coefficient
+        self._noise = ONE_TIME_NOISE * parameters.max_nodes
+
+    def generate_key(self) -> SharedKey:
+        """Return a fresh group key: nodes seal with it what they open; it encrypts no update."""
+        return SharedKey(self.name, SecretBytes(secrets.token_bytes(GROUP_KEY_BYTES)))
+
+    def encrypt(self, coefficients: Coefficients, key: Key) -> SeededCiphertext:
+        """Return the encryption of `coefficients`, an int64 array of shape (C,).
+
+        Raises
+        ------
+        HeadroomError
+            If a coefficient carries more than the limit: the sum of all nodes could wrap.
+        PrivacyError
+            If there is nothing to encrypt, or the key is no fresh `OneTimeKey`.
+        """
+        if coefficients.ndim != 1 or not coefficients.size:
+            raise PrivacyError(f"Coefficients of shape {coefficients.shape} are not a vector.")
+        if max(int(coefficients.max()), -int(coefficients.min())) > self._largest:
+            raise HeadroomError(
+                f"A coefficient exceeds {self._largest}, the largest that carries values within "
+                "the limit. Nothing was encrypted."
+            )
+        used = self._one_time_key(key)
+        used.use()
+        rows = -(-coefficients.size // _CARRYING)
+        ring = ring_for(rows)
+        secret, noise = _transformed_secret(used, ring), fresh_stream()
+        c0 = np.empty(coefficients.size + rows, np.uint64)
+        for first in range(0, rows, _CHUNK_ROWS):
+            count = min(_CHUNK_ROWS, rows - first)
+            carried = coefficients[first * _CARRYING : (first + count) * _CARRYING]
+            phase = np.zeros((count, RING_DEGREE), np.int64)
+            _fill(phase, carried)
+            flat = phase.ravel()[: carried.size + count]
+            flat <<= self._guard_bits
+            flat += centred_binomial(noise, flat.size)
+            masks = ring.products(uniform_rows(used.public_seed, first, count), secret)
+            start = first * RING_DEGREE
+            c0[start : start + flat.size] = add_mod(
+                _residues(flat), _Q - masks.ravel()[: flat.size]
+            )
+        return SeededCiphertext(c0, np.empty((0, SEED_BYTES), np.uint8))
+
+    def expand(self, ciphertext: SeededCiphertext) -> Ciphertext:
+        """Return the same residues: a is public, and no part of the ciphertext."""
+        return Ciphertext(ciphertext.c0, np.empty((0, RING_DEGREE), np.uint64))
+
+    def decrypt(self, ciphertext: Ciphertext, key: Key) -> Coefficients:
+        """Return the coefficients of a sum of ciphertexts, opened by the sum of their keys.
+
+        Raises
+        ------
+        BadOpening
+            If a coefficient that all nodes left at 0 does not open as one.
+        PrivacyError
+            If the key is no `OneTimeKey`.
+        """
+        opening = self._one_time_key(key)
+        rows = -(-ciphertext.c0.size // RING_DEGREE)
+        ring = ring_for(rows)
+        secret = _transformed_secret(opening, ring)
+        opened = np.empty(ciphertext.c0.size - rows, np.int64)
+        half = np.int64(1) << (self._guard_bits - np.int64(1))
+        for first in range(0, rows, _CHUNK_ROWS):
+            c0 = ciphertext.c0[first * RING_DEGREE : (first + _CHUNK_ROWS) * RING_DEGREE]
+            count = -(-c0.size // RING_DEGREE)
+            masks = ring.products(uniform_rows(opening.public_seed, first, count), secret)
+            phase = centred(add_mod(c0, masks.ravel()[: c0.size]))
+            zeros = phase[::RING_DEGREE]
+            if int(np.abs(zeros).max()) > self._noise:
+                row = first + int(np.argmax(np.abs(zeros) > self._noise))
+                raise BadOpening(
+                    f"The opened key is wrong: row {row} of the sum has a coefficient that every "
+                    "node left at 0, and it does not open as 0.",
+                    hint="Decode the openings again without the false ones, or start a new "
+                    "attempt with fresh keys.",
+                )
+            phase += half
+            phase >>= self._guard_bits
+            _gather(phase, opened[first * _CARRYING : (first + count) * _CARRYING])
+        return opened
+
+    def _one_time_key(self, key: Key) -> OneTimeKey:
+        if not isinstance(key, OneTimeKey):
+            found = "none" if key is None else f"a shared key of {key.backend!r}"
+            raise PrivacyError(
+                f"The backend {self.name!r} needs a one-time key; got {found}.",
+                hint="OneTimeKey.fresh draws one to encrypt with, OneTimeKey.of_sum opens a sum; "
+                "the group key only seals openings.",
+            )
+        return key
+
+
+def _transformed_secret(key: OneTimeKey, ring: Ring) -> Residues:
+    transformed: Residues = ring.transform(_residues(key.secret).reshape(1, RING_DEGREE))[0]
+    return transformed
+
+
+def _residues(signed: Coefficients) -> Residues:
+    """Return integers of less than q in magnitude modulo q."""
+    words = signed.view(np.uint64)
+    residues: Residues = np.minimum(words, words + _Q)
+    return residues
+
+
+def _fill(rows: Coefficients, carried: Coefficients) -> None:
+    """Write to rows what they carry, behind the first coefficient of each."""
+    whole = carried.size // _CARRYING
+    rows[:whole, 1:] = carried[: whole * _CARRYING].reshape(whole, _CARRYING)
+    rest = carried[whole * _CARRYING :]
+    rows[whole:, 1 : 1 + rest.size] = rest
+
+
+def _gather(phase: Coefficients, carried: Coefficients) -> None:
+    """Write what rows carry, the last of them perhaps short, behind one another."""
+    whole = phase.size // RING_DEGREE
+    carried[: whole * _CARRYING].reshape(whole, _CARRYING)[:] = phase[
+        : whole * RING_DEGREE
+    ].reshape(whole, RING_DEGREE)[:, 1:]
+    carried[whole * _CARRYING :] = phase[whole * RING_DEGREE + 1 :]

@@ -40,6 +40,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "data": ("data", "The student data: what is found, and where."),
     "bundle": ("bundle", "Hand a run to somebody who wants to check it."),
     "model": ("model", "Hand over the model that a node opened."),
+    "bench": ("bench", "What encryption costs, beside what others pay for it."),
     "doctor": ("doctor", "Is this machine set up; if not, how to mend it."),
 }
 

@@ -1,0 +1,1 @@
+"""Benchmarks: encrypted sums beside those of others, and what encryption adds to a round."""

@@ -1,0 +1,154 @@
+"""``twopm bench``: what encryption costs, beside what others pay for it."""
+
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from twopm_flower.cli.output import Home, Json, console, home_of, plain, print_json, say
+from twopm_flower.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, help="What encryption costs, beside what others pay.")
+
+
+@app.command(
+    epilog="Example: twopm bench he --sizes 41,10000 --repeats 5. Exit status: 0 measured, "
+    "1 nothing could be measured."
+)
+def he(
+    *,
+    sizes: Annotated[
+        str, typer.Option(help="Parameters of the models, with commas between.")
+    ] = "41,10000,1000000,10000000",
+    designs: Annotated[
+        str, typer.Option(help="What is measured, with commas between.")
+    ] = "plaintext,tutorial,nvflare,bfv,one-time-key",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed repeats; medians are shown.")] = 7,
+    nodes: Annotated[int, typer.Option(min=2, max=1000, help="Nodes whose updates add up.")] = 10,
+    quick: Annotated[bool, typer.Option("--quick", help="Only 41 and 10,000 parameters.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw a picture (SVG or PNG) into this file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Measure encrypted sums of several designs side by side, peers included."""
+    from twopm_flower.bench.he import QUICK_SIZES, HeOptions, run_he  # noqa: PLC0415
+    from twopm_flower.bench.he_table import render  # noqa: PLC0415
+
+    options = HeOptions(
+        sizes=QUICK_SIZES if quick else _numbers(sizes),
+        designs=tuple(name.strip() for name in designs.split(",") if name.strip()),
+        repeats=repeats,
+        nodes=nodes,
+        command=_command(),
+    )
+    if plot is not None:
+        _check_plot(plot)
+    with _Bar(quiet=json) as bar:
+        report = run_he(options, home_of(home), bar)
+    if out is not None:
+        out.write_text(report.to_json(), encoding="utf-8")
+    if plot is not None:
+        from twopm_flower.bench.he_plot import draw  # noqa: PLC0415
+
+        draw(report, plot)
+    if json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        console().print(render(report))
+    raise typer.Exit(0 if report.measurements else 1)
+
+
+@app.command(epilog="Example: twopm bench peers --install")
+def peers(
+    *,
+    install: Annotated[
+        bool, typer.Option("--install", help="Install what is missing, with pip.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show which peers can be measured here, or install them in environments of their own."""
+    from twopm_flower.bench.peers import PEERS  # noqa: PLC0415
+
+    folder = home_of(home)
+    shown = []
+    for peer in PEERS.values():
+        if install and not peer.installed(folder):
+            peer.install(folder)
+        python = peer.python(folder)
+        shown.append(
+            {
+                "peer": peer.name,
+                "title": peer.title,
+                "installed": peer.installed(folder),
+                "python": str(python),
+            }
+        )
+    if json:
+        print_json(shown)
+        return
+    for entry in shown:
+        state = "[green]installed[/]" if entry["installed"] else "[yellow]not installed[/]"
+        say(f"{plain(entry['title'])}: {state}")
+        say(f"  {plain(entry['python'])}")
+    if not all(entry["installed"] for entry in shown):
+        say("Install: twopm bench peers --install")
+
+
+class _Bar:
+    """A progress bar; silent where only JSON is wanted."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=Console(highlight=False, emoji=False, stderr=True),
+            transient=True,
+            disable=quiet,
+        )
+        self._task = self._progress.add_task("starting", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def doing(self, text: str, done: int, of: int) -> None:
+        """Show what is measured now."""
+        self._progress.update(self._task, description=plain(text), completed=done, total=of)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part.replace("_", "")) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ConfigError(
+            f"{text!r} is not a list of sizes.", hint="Write it like 41,10000,1000000."
+        ) from error
+
+
+def _command() -> str:
+    return " ".join(["twopm", *sys.argv[1:]])
+
+
+def _check_plot(plot: Path) -> None:
+    from twopm_flower.bench.he_plot import require_matplotlib  # noqa: PLC0415
+
+    if plot.suffix not in (".svg", ".png"):
+        raise ConfigError(f"{plot} is neither .svg nor .png.")
+    require_matplotlib()

@@ -170,7 +170,15 @@ def open_share(sealed: bytes, reader_secret: SealingKey, context: ShareContext) 
             f"The share of {context.dealer} is sealed to the key {context.reader_key}; this "
             f"node's key for the attempt is {reader_secret.public}."
         )
-    return unpack_share(reader_secret.open_sealed(sealed, context.to_bytes()).reveal())
+    try:
+        payload = reader_secret.open_sealed(sealed, context.to_bytes())
+    except KeyCeremonyError as error:
+        raise KeyCeremonyError(
+            f"The share that {context.dealer} dealt in round {context.round}, attempt "
+            f"{context.attempt}, does not open with this node's key {reader_secret.public}.",
+            hint="It was sealed to another key, in another context, or was altered.",
+        ) from error
+    return unpack_share(payload.reveal())
 
 
 def sealed_share_digest(sealed: bytes, context: ShareContext) -> str:
@@ -203,10 +211,9 @@ def share_proof(digests: Sequence[str], digest: str) -> tuple[str, ...]:
         If `digest` is not among them, or `shares_root` would refuse them.
     """
     tree = _tree(digests)
-    try:
-        return tuple("0x" + step.hex() for step in tree.proof(_leaf(digest)))
-    except RecordError as error:
-        raise SharingError(f"No share with the digest {digest} was dealt.") from error
+    if digest not in digests:
+        raise SharingError(f"No share with the digest {digest!r} was dealt.")
+    return tuple("0x" + step.hex() for step in tree.proof(_leaf(digest)))
 
 
 def check_share_proof(digest: str, proof: Sequence[str], root: str) -> bool:

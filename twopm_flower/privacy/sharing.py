@@ -6,15 +6,16 @@ a key from their shares. Shares of several keys add up to a share of the sum of 
 that survivors of a round open this sum and never a single key.
 
 Of m opened shares, up to ``(m - t) // 2`` may be false, however their senders conspire: they
-are found, named and left out. The shares of one point are one symbol of an interleaved
-Reed-Solomon code; false symbols are located by Berlekamp-Massey decoding (J. Massey, 1969) of
-random linear combinations of the 2048 coordinates. Chance decides how long that takes, never
-its outcome.
+are found, named and left out.
 
-What this does not protect from: t holders who open other sums than the agreed one (whoever
-opens remembers that it did, and for which survivors), and a dealer who hands a holder another
-share than it should. Such a holder's sum is off the others' line, so it is the holder that
-`reconstruct` names.
+What this does not protect from:
+
+- t holders who open another sum than the agreed one. Whoever opens remembers for whom.
+- More than ``(m - t) // 2`` conspirators, or just one liar where m is t: they may pass off
+  another secret. Its size and the zero payloads of the ciphertext give it away, unless it was
+  chosen with both in mind.
+- A dealer who hands a holder another share than it should. The holder's sums then disagree
+  with the others', so it is the holder that `reconstruct` names.
 """
 
 import os
@@ -27,9 +28,15 @@ import numpy.typing as npt
 
 from twopm_flower.errors import ConfigError, SharingError
 from twopm_flower.privacy.parameters import RING_DEGREE
-
-PRIME = 65537
-"""The field of the shares: 2**16 + 1."""
+from twopm_flower.privacy.share_decoding import some_false_shares
+from twopm_flower.privacy.share_field import (
+    PRIME,
+    erase,
+    powers,
+    product,
+    uniform,
+    weights_at_zero,
+)
 
 SECRET_BOUND = 42
 """The largest magnitude of a coefficient of one key: that of the distribution CBD(42)."""
@@ -40,10 +47,10 @@ MAX_MEMBERS = PRIME // 2 // SECRET_BOUND
 Share = npt.NDArray[np.uint32]
 """One holder's part of a secret: shape (2048,), each value below `PRIME`."""
 
-# 2**32 - 1 is a multiple of the prime, so this word alone would make small values likelier.
-_REJECTED_WORD = np.uint32(0xFFFFFFFF)
-
-_Matrix = npt.NDArray[np.int64]
+_RUN_AGAIN = (
+    "Run a new attempt of the round, with fresh keys; the more nodes open, the more false "
+    "shares are found."
+)
 
 
 def threshold_for(members: int, colluders: int) -> int:
@@ -142,8 +149,8 @@ def share_secret(
         )
     polynomials = np.empty((threshold, RING_DEGREE), np.int64)
     polynomials[0] = secret % PRIME
-    polynomials[1:] = _uniform(threshold - 1, random_bytes)
-    values = _product(_powers(points, threshold), polynomials)
+    polynomials[1:] = uniform(threshold - 1, random_bytes)
+    values = product(powers(points, threshold), polynomials)
     shares = {point: row.astype(np.uint32) for point, row in zip(points, values, strict=True)}
     erase(polynomials, values)
     return shares
@@ -174,7 +181,7 @@ class Reconstruction:
     Attributes
     ----------
     secret : ndarray of int64, shape (2048,)
-        Centred: from -32768 to 32768.
+        Centred around zero.
     liars : tuple of int
         The points of shares that disagree with the secret, in ascending order.
     """
@@ -183,8 +190,14 @@ class Reconstruction:
     liars: tuple[int, ...]
 
 
-def reconstruct(shares: Mapping[int, Share], threshold: int) -> Reconstruction:
-    """Return the secret that the shares agree on, and who does not agree.
+def reconstruct(
+    shares: Mapping[int, Share],
+    threshold: int,
+    *,
+    summands: int = MAX_MEMBERS,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+) -> Reconstruction:
+    """Return the secret that all but ``(m - t) // 2`` shares agree on, and who disagrees.
 
     A function of the shares alone, so that all nodes find the same. With exactly `threshold`
     shares there is nothing to compare, and a false one goes unnoticed here.
@@ -195,11 +208,16 @@ def reconstruct(shares: Mapping[int, Share], threshold: int) -> Reconstruction:
         The opened shares by the points of their holders, m of them.
     threshold : int
         t: how many determine the secret.
+    summands : int, optional
+        How many keys the secret is the sum of: its size is bounded by that.
+    random_bytes : callable, optional
+        What liars cannot predict. It has no influence on the result, only on how many steps
+        it takes to find them.
 
     Raises
     ------
     SharingError
-        If m is less than t, or more than ``(m - t) // 2`` of the shares are false.
+        If m is less than t, or there is no such secret: more shares are false.
     """
     points = sorted(shares)
     _check_points(points)
@@ -212,22 +230,27 @@ def reconstruct(shares: Mapping[int, Share], threshold: int) -> Reconstruction:
     values = np.stack([check_share(shares[point]) for point in points]).astype(np.int64)
     findable = (count - threshold) // 2
     liars: list[int] = []
-    while (false := _some_liars(points, values, threshold)) != []:
+    while (false := some_false_shares(points, values, threshold, random_bytes)) != []:
         if false is None or len(liars) + len(false) > findable:
             raise SharingError(
                 f"The {count} opened shares do not agree on a key: {threshold} determine it, so "
                 f"up to {findable} false ones would have been found, and there are more.",
-                hint="Run a new attempt of the round, with fresh keys; more nodes in it let "
-                "more false shares be found.",
+                hint=_RUN_AGAIN,
             )
         liars += [points[index] for index in false]
         kept = [index for index in range(len(points)) if index not in false]
         points, values = [points[index] for index in kept], values[kept]
     # The shares that are left agree, so any t of them give the secret.
-    weights = _weights_at_zero(points[:threshold])
-    secret = _product(weights[None, :], values[:threshold])[0]
+    weights = weights_at_zero(points[:threshold])
+    secret = product(weights[None, :], values[:threshold])[0]
     erase(values)
     secret[secret > PRIME // 2] -= PRIME
+    if int(np.abs(secret).max()) > summands * SECRET_BOUND:
+        raise SharingError(
+            f"What the {count} opened shares add up to is no sum of {summands} keys: more than "
+            f"{findable} of them are false, or a key was.",
+            hint=_RUN_AGAIN,
+        )
     return Reconstruction(secret, tuple(sorted(liars)))
 
 
@@ -248,135 +271,9 @@ def check_share(share: npt.NDArray[Any]) -> Share:
     return share
 
 
-def erase(*arrays: npt.NDArray[Any]) -> None:
-    """Overwrite secret arrays with zeros: shares after they were sealed, added up or opened.
-
-    Nothing here keeps copies, but the interpreter and numpy may have made some that are out of
-    reach; this shortens the time that a secret is in memory, and promises no more.
-    """
-    for array in arrays:
-        array.fill(0)
-
-
 def _check_points(points: Sequence[int]) -> None:
     beyond = [point for point in points if not 1 <= point <= MAX_MEMBERS]
     if beyond or len(set(points)) != len(points):
         raise SharingError(
             f"The points of shares are distinct and from 1 to {MAX_MEMBERS}, not {list(points)}."
         )
-
-
-def _uniform(rows: int, random_bytes: Callable[[int], bytes]) -> _Matrix:
-    """Return `rows` x 2048 independent, uniform elements of the field."""
-    wanted = rows * RING_DEGREE
-    words = np.frombuffer(random_bytes(4 * wanted), "<u4").copy()
-    while (rejected := np.flatnonzero(words == _REJECTED_WORD)).size:
-        words[rejected] = np.frombuffer(random_bytes(4 * rejected.size), "<u4")
-    words %= np.uint32(PRIME)
-    elements = words.astype(np.int64).reshape(rows, RING_DEGREE)
-    erase(words)
-    return elements
-
-
-def _product(left: _Matrix, right: _Matrix) -> _Matrix:
-    """Return the matrix product in the field.
-
-    In floating point, because numpy multiplies integer matrices slowly. It is exact: a sum of
-    780 products of field elements is below 2**42, and 2**53 would be.
-    """
-    exact = left.astype(np.float64) @ right.astype(np.float64)
-    product = exact.astype(np.int64)
-    erase(exact)
-    product %= PRIME
-    return product
-
-
-def _powers(points: Sequence[int], count: int) -> _Matrix:
-    """Return the powers 0 to `count` - 1 of each point, one row a point."""
-    base = np.array(points, np.int64)
-    powers = np.ones((len(points), count), np.int64)
-    for exponent in range(1, count):
-        powers[:, exponent] = powers[:, exponent - 1] * base % PRIME
-    return powers
-
-
-def _inverse_differences(points: Sequence[int]) -> _Matrix:
-    """Return, for each point x, the inverse of the product of x - y over the others y."""
-    base = np.array(points, np.int64)
-    products = np.ones_like(base)
-    for index, point in enumerate(points):
-        differences = base - point
-        differences[index] = 1
-        products = products * differences % PRIME
-    return np.array([pow(int(product), -1, PRIME) for product in products], np.int64)
-
-
-def _weights_at_zero(points: Sequence[int]) -> _Matrix:
-    """Return Lagrange's weights: the sum of weighted values is the polynomial's at zero."""
-    product = 1
-    for point in points:
-        product = product * -point % PRIME
-    # The product of 0 - y over all others y, and (x - y) for (0 - y): each by its inverse.
-    inverses = np.array([pow(-point, -1, PRIME) for point in points], np.int64)
-    return product * inverses % PRIME * _inverse_differences(points) % PRIME
-
-
-def _some_liars(points: Sequence[int], values: _Matrix, threshold: int) -> list[int] | None:
-    """Return indices of shares that are certainly false, if the shares can be decoded at all.
-
-    Empty where all agree, and None where they cannot be decoded. Otherwise there is at least
-    one, and whether all are found at once is chance; the caller asks again without those.
-
-    If a codeword differs from the shares in at most e symbols, every combination of the
-    coordinates differs from a codeword in some of these, at most, and decodes to them. So
-    nothing but false shares is ever named, and no combination fails to decode.
-    """
-    redundancy = len(points) - threshold
-    checks = (_powers(points, redundancy) * _inverse_differences(points)[:, None] % PRIME).T
-    syndromes = _product(checks, values)
-    disputed = np.flatnonzero(syndromes.any(axis=0))
-    if not disputed.size:
-        return []
-    # Unpredictable, or liars could choose coordinates that cancel, and draw this out.
-    mix = _uniform(1, os.urandom)[0, : disputed.size]
-    mixed = syndromes[:, disputed] * mix % PRIME
-    combined = mixed.sum(axis=1) % PRIME
-    if not combined.any():
-        combined = syndromes[:, disputed[0]]
-    locator = _error_locator([int(value) for value in combined])
-    roots = [index for index, point in enumerate(points) if _value_at(locator, point) == 0]
-    errors = len(locator) - 1
-    return roots if len(roots) == errors and 2 * errors <= redundancy else None
-
-
-def _error_locator(syndromes: Sequence[int]) -> list[int]:
-    """Return the monic polynomial, highest power first, whose roots are the false points.
-
-    Berlekamp-Massey: the shortest recurrence that the syndromes obey.
-    """
-    current, previous = [1], [1]
-    length, gap, scale = 0, 1, 1
-    for index in range(len(syndromes)):
-        window = syndromes[index - length : index + 1]
-        discrepancy = sum(map(int.__mul__, current, reversed(window))) % PRIME
-        if discrepancy == 0:
-            gap += 1
-            continue
-        factor = discrepancy * pow(scale, -1, PRIME) % PRIME
-        updated = current + [0] * (gap + len(previous) - len(current))
-        for offset, coefficient in enumerate(previous, start=gap):
-            updated[offset] = (updated[offset] - factor * coefficient) % PRIME
-        if 2 * length <= index:
-            previous, scale = current, discrepancy
-            length, gap = index + 1 - length, 1
-        else:
-            gap += 1
-        current = updated
-    return (current + [0] * (length + 1))[: length + 1]
-
-
-def _value_at(polynomial: Sequence[int], point: int) -> int:
-    value = 0
-    for coefficient in polynomial:
-        value = (value * point + coefficient) % PRIME
-    return value

@@ -16,11 +16,12 @@ def canonical_bytes(value: Any) -> bytes:
     Raises
     ------
     RecordError
-        The value has no canonical encoding, such as NaN or an integer beyond 2^53.
+        The value has no canonical encoding, such as NaN, an integer beyond 2^53 or a lone
+        surrogate.
     """
     try:
         return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, RecursionError) as error:
+    except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
         raise RecordError(f"value has no canonical JSON form: {error}") from error
 
 

@@ -1,10 +1,9 @@
 """How commands speak: tables for people, JSON for programs, one red line for errors."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from twopm_flower.config import default_home
+from twopm_flower.records.printable import UNPRINTABLE, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Home = Annotated[
@@ -19,13 +19,6 @@ Home = Annotated[
     typer.Option("--home", help="The home to use.", show_default="$TWOPM_HOME, or ~/.twopm"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-# Controls of C0 and C1 (a terminal obeys them), marks that turn the direction of writing
-# (a name then reads as another one), other line ends, and halves of characters, which no
-# terminal can be sent.
-_UNPRINTABLE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 
 
 def home_of(chosen: Path | None) -> Path:
@@ -49,14 +42,7 @@ def plain(text: object) -> str:
     text : object
         Anything; its `str` is shown.
     """
-    return escape(_UNPRINTABLE.sub(_sign, str(text)))
-
-
-def _sign(found: re.Match[str]) -> str:
-    code = ord(found.group())
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else "\ufffd"
+    return escape(printable(text))
 
 
 def say(text: str) -> None:
@@ -68,7 +54,7 @@ def print_json(value: Any) -> None:
     """Print a JSON value to stdout; nothing in it steers a terminal."""
     lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
     # JSON itself escapes C0 only. A line end between lines is layout; inside a string it is \n.
-    typer.echo("\n".join(_UNPRINTABLE.sub(lambda c: f"\\u{ord(c.group()):04x}", s) for s in lines))
+    typer.echo("\n".join(UNPRINTABLE.sub(lambda c: f"\\u{ord(c.group()):04x}", s) for s in lines))
 
 
 def fields(pairs: Mapping[str, object]) -> None:

@@ -14,6 +14,7 @@ from twopm_flower.federated.flower_internals import with_content
 from twopm_flower.federated.mod import BEHIND
 from twopm_flower.federated.server_run import Reply
 from twopm_flower.records.manifest import ExclusionReason
+from twopm_flower.records.printable import printable
 
 MAX_DETAIL = 300
 
@@ -48,14 +49,14 @@ def parse_reply(message: Message, parser: Callable[[RecordDict], Any]) -> Reply:
     """Return what a reply holds, or why it holds nothing; never raises for a bad one."""
     node = message.metadata.src_node_id
     if message.has_error():
-        text = (message.error.reason or "no reason given")[:MAX_DETAIL]
+        text = printable(message.error.reason or "no reason given")[:MAX_DETAIL]
         gone = message.error.code == ErrorCode.NODE_UNAVAILABLE
         reason: ExclusionReason = "unavailable" if gone else "error"
         return Reply(node, None, reason, text, behind=_behind(text))
     try:
         return Reply(node, parser(message.content))
     except RecordError as error:
-        return Reply(node, None, "malformed", str(error)[:MAX_DETAIL])
+        return Reply(node, None, "malformed", printable(error)[:MAX_DETAIL])
 
 
 def _behind(text: str) -> int | None:

@@ -18,6 +18,7 @@ from twopm_flower.federated.task import TaskContext
 from twopm_flower.federated.terms import automatic_terms
 from twopm_flower.records.bundle import DealtKey, Deployment, NodeCard
 from twopm_flower.records.canonical import canonical_bytes, parse_canonical
+from twopm_flower.records.printable import printable
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.statements import KeyDeal, Signed
 from twopm_flower.records.terms import TaskTerms
@@ -228,7 +229,7 @@ class SimulationSetup:
         for reply in self._grid.send_and_receive(messages, timeout=self._options.enrol_timeout_s):
             node = reply.metadata.src_node_id
             if reply.has_error():
-                raise QuorumError(f"node {node} does not enrol: {reply.error.reason}")
+                raise QuorumError(f"node {node} does not enrol: {printable(reply.error.reason)}")
             answers[node] = reply.content
         if len(answers) < max(self._options.min_contributors, len(nodes)):
             raise QuorumError(

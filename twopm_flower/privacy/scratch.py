@@ -46,17 +46,16 @@ class ScratchFile:
 
     def write(self, data: bytes) -> None:
         """Replace the contents."""
-        os.ftruncate(self._fd, 0)
         view, offset = memoryview(data), 0
         while offset < len(data):
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            offset += os.write(self._fd, view[offset:])
+            offset += os.pwrite(self._fd, view[offset:], offset)
+        # Cut off afterwards: pages that are there already need not be cleared again.
+        os.ftruncate(self._fd, len(data))
 
     def read(self) -> bytes:
         """Return the contents."""
-        size, pieces = os.fstat(self._fd).st_size, []
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        while size > 0 and (piece := os.read(self._fd, size)):
+        size, pieces, offset = os.fstat(self._fd).st_size, [], 0
+        while offset < size and (piece := os.pread(self._fd, size - offset, offset)):
             pieces.append(piece)
-            size -= len(piece)
+            offset += len(piece)
         return b"".join(pieces)

@@ -10,6 +10,7 @@ reaches SEAL's parser as structure.
 """
 
 import struct
+import threading
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ def _open(data: bytes) -> bytes:
     if found != (_MAGIC, _HEADER.size, SEAL_VERSION, _ZSTD, 0, len(data)):
         raise _unexpected("an object", f"header {data[: _HEADER.size].hex()}")
     # SEAL writes no content size into the frame, so the bound on the output is given here.
-    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    decompressor = _decompressors.own.decompressobj()
     try:
         members = decompressor.decompress(data[_HEADER.size :])
     except zstandard.ZstdError as error:
@@ -144,6 +145,16 @@ def _open(data: bytes) -> bytes:
     if not decompressor.eof or decompressor.unused_data or len(members) > _MAX_OBJECT_BYTES:
         raise _unexpected("an object", f"{len(members)} bytes after decompression")
     return members
+
+
+class _Decompressors(threading.local):
+    """One for each thread: making one takes as long as using it, and none may be shared."""
+
+    def __init__(self) -> None:
+        self.own = zstandard.ZstdDecompressor()
+
+
+_decompressors = _Decompressors()
 
 
 def _check_ciphertext(reader: "_Reader", parms_id: bytes, ntt: bool) -> None:

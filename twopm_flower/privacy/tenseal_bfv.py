@@ -26,7 +26,7 @@ SECRET_BYTES = RING_DEGREE // 4
 """Two bits per coefficient of the ternary secret: 0, 1, and 2 for -1."""
 
 _FEWEST_NONZERO = RING_DEGREE // 2
-_COMPILE_AFTER_ROWS = 1024
+_COMPILE_AFTER_ROWS = 512
 _SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 
 
@@ -103,7 +103,7 @@ class BfvBackend:
     def expand(self, ciphertext: SeededCiphertext) -> Ciphertext:
         """Return the ciphertext with c1 grown from the seeds; needs no key.
 
-        The first thousand rows of a backend are grown by SEAL. Who goes on, such as a
+        The first five hundred rows of a backend are grown by SEAL. Who goes on, such as a
         server that adds large updates, has it done by code compiled for that, four times
         as fast and bit for bit the same.
         """

@@ -47,6 +47,7 @@ class NodeSettings(BaseModel):
     ``anchor = "tolerant"`` goes on while at most ``max_unrecorded_rounds`` rounds are not on
     chain; ``"strict"`` waits up to ``anchor_wait_s`` for each. ``identity_key``,
     ``sealing_key`` and ``identity_password_file`` are paths, relative to the home.
+    ``key_cap`` is how many sums this node opens with one key.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +60,7 @@ class NodeSettings(BaseModel):
     max_unrecorded_rounds: Annotated[int, Field(ge=0, le=1000)] = 2
     anchor_wait_s: Seconds = 300.0
     exclusion_alarm: Annotated[int, Field(ge=1, le=1000)] = 2
+    key_cap: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
 class CoordinatorSettings(BaseModel):

@@ -4,6 +4,7 @@ Each says what was wrong, with which value, and what to do next::
 
     TwopmError
     ├── ConfigError              a setting is missing or cannot be used
+    │   └── KeyExhausted         a key has opened as many sums as it may
     ├── DataError                a data set cannot be read: file, column and row are named
     │   └── RealDataMissingError real data was insisted on and none is to be had
     ├── RecordError              bytes that claim to be one of our records are not
@@ -55,6 +56,10 @@ class TwopmError(Exception):
 
 class ConfigError(TwopmError):
     """A setting is missing or cannot be used."""
+
+
+class KeyExhausted(ConfigError):
+    """A key has opened as many sums as it may; a new task deals a new one."""
 
 
 class DataError(TwopmError):

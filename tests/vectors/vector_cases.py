@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils.crypto import keccak
+from one_time_vectors import one_time_key
 
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext, add
 from twopm_flower.privacy.frame import FrameContext, encode_aggregate, encode_update
@@ -256,7 +257,7 @@ def task():
 
 def _ciphertexts(parameters):
     rng = np.random.default_rng(5)
-    count, rows = parameters.coefficients(LAYOUT.size), parameters.rows(LAYOUT.size)
+    count, rows = parameters.wire_coefficients(LAYOUT.size), parameters.rows(LAYOUT.size)
     out = []
     for _ in range(2):
         c0 = rng.integers(0, MODULUS, count, dtype=np.uint64)
@@ -267,12 +268,12 @@ def _ciphertexts(parameters):
 
 
 def frames():
-    """Frames and digests of two updates and their sum, for both backends.
+    """Frames and digests of two updates and their sum, for each backend.
 
     So that the file stays small, all residues of a c1 are the same number.
     """
     cases = []
-    for backend in ("bfv", "plaintext"):
+    for backend in ("bfv", "plaintext", "one-time-key"):
         parameters = AdditiveParameters.derive(backend, 10)
         contexts = [
             FrameContext(
@@ -280,7 +281,7 @@ def frames():
                 round=2,
                 attempt=3,
                 node=signer.address,
-                key_id=d(10) if backend == "bfv" else ZERO_DIGEST,
+                key_id=ZERO_DIGEST if backend == "plaintext" else d(10),
                 parameters_id=parameters.identifier,
                 layout_digest=LAYOUT.digest,
             )
@@ -483,6 +484,7 @@ CASES = {
     "fingerprints": fingerprints,
     "masking": masking,
     "key_box": key_box,
+    "one_time_key": one_time_key,
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from privacy_factories import a_context, a_layout
+from privacy_factories import a_context, a_layout, update_keys
 
 from twopm_flower.errors import ConfigError, KeyCeremonyError, PrivacyError
 from twopm_flower.privacy.backend import backend_names, load_backend, open_backend
@@ -18,6 +18,7 @@ from twopm_flower.privacy.frame import (
     parse_update,
 )
 from twopm_flower.privacy.keys import SecretBytes, SharedKey
+from twopm_flower.privacy.one_time_key import OneTimeKey
 from twopm_flower.privacy.packing import pack, unpack
 from twopm_flower.privacy.parameters import AdditiveParameters, BackendName
 
@@ -26,8 +27,7 @@ pytestmark = pytest.mark.parametrize("name", backend_names())
 
 def opened(name, max_nodes=10, fields=2):
     parameters = AdditiveParameters.derive(name, max_nodes, fields)
-    backend = open_backend(parameters)
-    return parameters, backend, backend.generate_key()
+    return parameters, open_backend(parameters)
 
 
 def coefficients(parameters, size, seed=0):
@@ -40,19 +40,20 @@ def coefficients(parameters, size, seed=0):
 
 def test_a_registered_backend_is_found_by_the_name_in_its_parameters(name):
     assert name in get_args(BackendName)
-    parameters, backend, key = opened(name)
+    parameters, backend = opened(name)
     assert isinstance(backend, load_backend(name))
     assert backend.name == name == parameters.backend
-    assert backend.needs_key == (key is not None)
+    assert backend.needs_key == (backend.generate_key() is not None)
 
 
 @pytest.mark.parametrize("size", [1, 21, 2047, 2048, 2049, 6000])
 def test_what_is_encrypted_is_decrypted(name, size):
-    parameters, backend, key = opened(name)
+    parameters, backend = opened(name)
+    [own], key = update_keys(backend, 1)
     values = coefficients(parameters, size)
-    seeded = backend.encrypt(values, key)
+    seeded = backend.encrypt(values, own)
     ciphertext = backend.expand(seeded)
-    assert seeded.c0.size == ciphertext.c0.size == size
+    assert seeded.c0.size == ciphertext.c0.size == parameters.wire_coefficients(2 * size)
     assert len(seeded.seeds) == len(ciphertext.c1) == parameters.rows(2 * size)
     found = backend.decrypt(ciphertext, key)
     assert found.dtype == np.int64
@@ -62,45 +63,50 @@ def test_what_is_encrypted_is_decrypted(name, size):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(nodes=st.integers(1, 8), fields=st.integers(1, 3), seed=st.integers(0, 2**32))
 def test_a_sum_decrypts_to_the_exact_integer_sum(name, nodes, fields, seed):
-    parameters, backend, key = opened(name, nodes, fields)
+    parameters, backend = opened(name, nodes, fields)
+    keys, key = update_keys(backend, nodes)
     parts = [coefficients(parameters, 33, seed + i) for i in range(nodes)]
-    total = add([backend.expand(backend.encrypt(p, key)) for p in parts], max_nodes=nodes)
+    encrypted = [backend.encrypt(p, own) for p, own in zip(parts, keys, strict=True)]
+    total = add([backend.expand(seeded) for seeded in encrypted], max_nodes=nodes)
     assert np.array_equal(backend.decrypt(total, key), sum(parts))
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 10, 100])
 @pytest.mark.parametrize("fields", [1, 2])
 def test_the_largest_inputs_of_the_largest_number_of_nodes_are_summed_exactly(name, nodes, fields):
-    parameters, backend, key = opened(name, nodes, fields)
+    parameters, backend = opened(name, nodes, fields)
+    keys, key = update_keys(backend, nodes)
     signs = np.array([1, -1, -1, 1, -1, -1, 1, 1])
     values = parameters.limit * signs
     part = pack(values, parameters)
-    total = add([backend.expand(backend.encrypt(part, key)) for _ in range(nodes)], max_nodes=nodes)
+    total = add([backend.expand(backend.encrypt(part, own)) for own in keys], max_nodes=nodes)
     found = unpack(backend.decrypt(total, key), 8, parameters, contributors=nodes)
     assert np.array_equal(found, nodes * values)
 
 
 def test_expanding_twice_gives_the_same_digest_and_encrypting_twice_another_if_keyed(name):
-    parameters, backend, key = opened(name)
+    parameters, backend = opened(name)
+    keys, _ = update_keys(backend, 2)
     layout = a_layout(41)
     context = a_context(parameters, layout)
     values = coefficients(parameters, parameters.coefficients(layout.size))
-    first, second = backend.encrypt(values, key), backend.encrypt(values, key)
+    first, second = [backend.encrypt(values, own) for own in keys]
     assert backend.expand(first).digest(context) == backend.expand(first).digest(context)
     same = backend.expand(first).digest(context) == backend.expand(second).digest(context)
-    assert same == (key is None)
+    assert same == (not backend.needs_key)
 
 
 def test_ciphertexts_survive_their_frames(name):
-    parameters, backend, key = opened(name)
+    parameters, backend = opened(name)
+    keys, key = update_keys(backend, 3)
     layout = a_layout(5000)
     context = a_context(parameters, layout)
     parts = [coefficients(parameters, parameters.coefficients(layout.size), i) for i in range(3)]
     arrived = [
         parse_update(
-            encode_update(context, backend.encrypt(p, key), name), context, parameters, layout
+            encode_update(context, backend.encrypt(p, own), name), context, parameters, layout
         )
-        for p in parts
+        for p, own in zip(parts, keys, strict=True)
     ]
     total = add([backend.expand(seeded) for seeded in arrived], max_nodes=10)
     total = parse_aggregate(encode_aggregate(context, total, name), context, parameters, layout)
@@ -108,18 +114,24 @@ def test_ciphertexts_survive_their_frames(name):
 
 
 def test_a_coefficient_with_too_many_bits_is_never_opened_as_another(name):
-    parameters, backend, key = opened(name)
-    beyond = np.array([1 << (parameters.plain_bits - 1)])
-    with pytest.raises(PrivacyError):
-        backend.decrypt(backend.expand(backend.encrypt(beyond, key)), key)
+    parameters, backend = opened(name)
+    for beyond in (1 << (parameters.plain_bits - 1), -(1 << (parameters.plain_bits - 1))):
+        [own], key = update_keys(backend, 1)
+        with pytest.raises(PrivacyError):
+            backend.decrypt(backend.expand(backend.encrypt(np.array([beyond]), own)), key)
 
 
 def test_a_missing_or_foreign_key_is_refused(name):
-    parameters, backend, key = opened(name)
+    parameters, backend = opened(name)
+    [own], _ = update_keys(backend, 1)
     values = coefficients(parameters, 3)
-    ciphertext = backend.expand(backend.encrypt(values, key))
+    ciphertext = backend.expand(backend.encrypt(values, own))
     wrong = [SharedKey("another", SecretBytes(bytes(512)))]
-    wrong.append(None if backend.needs_key else SharedKey(name, SecretBytes(b"x")))
+    if isinstance(own, OneTimeKey):
+        wrong += [None, backend.generate_key()]
+    else:
+        wrong.append(OneTimeKey.fresh(bytes(32)))
+        wrong.append(None if backend.needs_key else SharedKey(name, SecretBytes(b"x")))
     for candidate in wrong:
         with pytest.raises(PrivacyError):
             backend.encrypt(values, candidate)
@@ -128,19 +140,20 @@ def test_a_missing_or_foreign_key_is_refused(name):
 
 
 def test_what_another_key_opens_is_noticed(name):
-    parameters, backend, key = opened(name)
-    if key is None:
-        assert not backend.needs_key
+    parameters, backend = opened(name)
+    if not backend.needs_key:
         return
     size = 2001
-    ciphertext = backend.expand(backend.encrypt(coefficients(parameters, size // 2 + 1), key))
-    found = backend.decrypt(ciphertext, backend.generate_key())
-    with pytest.raises(PrivacyError, match="key is not the one"):
-        unpack(found, size, parameters, contributors=1)
+    [own], _ = update_keys(backend, 1)
+    ciphertext = backend.expand(backend.encrypt(coefficients(parameters, size // 2 + 1), own))
+    _, other = update_keys(backend, 1)
+    with pytest.raises(PrivacyError, match=r"key is not the one|opened key is wrong"):
+        unpack(backend.decrypt(ciphertext, other), size, parameters, contributors=1)
 
 
 def test_keys_differ_and_survive_being_written(name):
-    _, backend, key = opened(name)
+    _, backend = opened(name)
+    key = backend.generate_key()
     if key is None:
         assert not backend.needs_key
         return
@@ -150,9 +163,9 @@ def test_keys_differ_and_survive_being_written(name):
 
 
 def test_a_damaged_secret_is_refused(name):
-    parameters, backend, key = opened(name)
-    if key is None:
-        assert not backend.needs_key
+    parameters, backend = opened(name)
+    [key], _ = update_keys(backend, 1)
+    if not isinstance(key, SharedKey):
         return
     secret = key.secret.reveal()
     for bad in (b"", secret[:-1], secret + b"\0", bytes(len(secret)), b"\xff" * len(secret)):

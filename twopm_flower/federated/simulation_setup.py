@@ -105,6 +105,7 @@ class SimulationSetup:
             min_contributors=self._options.min_contributors,
         )
         task_id, roster = self._join(connector, terms, cards, samples, initial)
+        _warn_of_minority(terms.quorum, len(roster.members))
         key_deal = self._deal(
             task_id=task_id,
             terms=terms,
@@ -238,6 +239,17 @@ class SimulationSetup:
                 hint="Simulate more: --federation-config 'num-supernodes=3'.",
             )
         return answers
+
+
+def _warn_of_minority(quorum: int, members: int) -> None:
+    if 2 * quorum <= members:
+        log.warning(
+            "a quorum of %d is no majority of %d nodes: models that others signed can be left "
+            "out unseen; set min-contributors to %d or more",
+            quorum,
+            members,
+            members // 2 + 1,
+        )
 
 
 def _chain_fields(devnet: DevnetProcess, deployment: Deployment) -> bytes:

@@ -25,6 +25,7 @@ from twopm_flower.federated.exchange import (
     TrainOrder,
     TrainReply,
 )
+from twopm_flower.federated.plain_arrays import plain_array
 from twopm_flower.records.canonical import canonical_bytes, parse_canonical
 from twopm_flower.records.fields import Record
 from twopm_flower.records.manifest import RoundManifest
@@ -372,7 +373,7 @@ def initial_arrays(content: RecordDict) -> FloatArrays:
 
 def float_arrays(record: ArrayRecord) -> FloatArrays:
     """Return the arrays of a record, which must all be float32."""
-    arrays = {name: array.numpy() for name, array in record.items()}
+    arrays = {name: plain_array(name, array) for name, array in record.items()}
     for name, array in arrays.items():
         if array.dtype != np.float32:
             raise RecordError(

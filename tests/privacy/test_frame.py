@@ -16,6 +16,7 @@ from privacy_factories import (
     a_layout,
     a_seeded,
     bfv,
+    one_time,
     plaintext,
 )
 
@@ -56,7 +57,9 @@ def refused(data, message=None, read=read_update, context=CONTEXT):
         read(data, context)
 
 
-@pytest.mark.parametrize("parameters", [bfv(3, 1), bfv(10, 2), bfv(10, 3), plaintext(10, 2)])
+@pytest.mark.parametrize(
+    "parameters", [bfv(3, 1), bfv(10, 2), bfv(10, 3), plaintext(10, 2), one_time(10, 2)]
+)
 @pytest.mark.parametrize("size", [2, 41, 4096, 9001])
 def test_what_is_encoded_is_parsed_to_the_same(parameters, size):
     layout = a_layout(size)
@@ -95,6 +98,24 @@ def test_backends_have_codes_of_their_own():
     assert data[:8] == b"2PMU\x01\x00\x02\x00"
     with pytest.raises(FrameError, match="backend 2; the task uses 1"):
         read_update(data)
+
+
+def test_one_time_keys_send_their_coefficients_a_zero_per_row_and_nothing_else():
+    parameters, layout = one_time(), a_layout(5000)
+    context = a_context(parameters, layout)
+    update, total = a_seeded(parameters, layout), a_ciphertext(parameters, layout)
+    count = 2501 + 2  # 5000 values and two metrics, two to a coefficient, in two rows
+    data = encode_update(context, update, "one-time-key")
+    assert data[:8] == b"2PMU\x01\x00\x03\x00"
+    assert data[ROWS:BODY] == struct.pack("<IIQ", 0, count, 7 * count)
+    assert len(data) == BODY + 7 * count
+    assert len(encode_aggregate(context, total, "one-time-key")) == BODY - 20 + 7 * count
+    for wrong in (2501, 2502, 2504):
+        announced = patched(data, COEFFICIENTS, struct.pack("<I", wrong))
+        with pytest.raises(FrameError, match=f"announces {wrong} coefficients in 0 rows"):
+            parse_update(announced, context, parameters, layout)
+    with pytest.raises(FrameError, match="in 2 rows"):
+        parse_update(patched(data, ROWS, b"\x02"), context, parameters, layout)
 
 
 def test_the_bytes_of_an_aggregate_are_the_specified_ones():

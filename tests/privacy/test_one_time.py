@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from privacy_factories import one_time, update_keys
 
-from twopm_flower.errors import BadOpening, ConfigError, HeadroomError, PrivacyError
+from twopm_flower.errors import BadOpening, HeadroomError, PrivacyError
 from twopm_flower.privacy import ring, ring_numpy
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext, add
 from twopm_flower.privacy.one_time import OneTimeBackend
@@ -291,12 +291,6 @@ def test_every_part_of_the_place_enters_the_public_seed():
 def test_a_place_that_does_not_exist_has_no_seed(name, value):
     with pytest.raises(PrivacyError, match=name.strip("_").replace("chain_id", "chain id")):
         public_seed(**{**PLACE, name: value})
-
-
-def test_more_nodes_than_shares_exist_for_are_refused():
-    assert one_time(780).max_nodes == 780
-    with pytest.raises(ConfigError, match="at most 780 nodes, not 781"):
-        one_time(781)
 
 
 def test_a_large_update_takes_little_more_memory_than_its_ciphertext():

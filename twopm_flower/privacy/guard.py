@@ -106,6 +106,8 @@ class Guard:
         self._cap = cap
         if not path.exists():
             _create(path)
+        if not path.stat().st_size:  # SQLite would take it for a new database
+            raise ConfigError(f"{path} is empty: it lost what it held", hint=_KEEP)
         with _explained(path, wait_s):
             # mode=rw: only _create makes a file, so that none is ever taken for an empty guard.
             self._connection = sqlite3.connect(

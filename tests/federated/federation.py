@@ -27,7 +27,6 @@ from twopm_flower.federated.ceremony import (
     node_card,
 )
 from twopm_flower.federated.chain_access import deployment_of
-from twopm_flower.federated.exchange import CloseOrder, EvaluateOrder, TrainOrder
 from twopm_flower.federated.home import NodeHome, TaskFolder
 from twopm_flower.federated.progress import Progress
 from twopm_flower.federated.run_store import RunStore
@@ -39,9 +38,10 @@ from twopm_flower.records.terms import TaskTerms, data_commitment
 from twopm_flower.signer.keystore import create_key_file
 
 MAX_NODES = 5
+IDENTITIES = 10
 NOBODY = "http://127.0.0.1:9"
 METRICS = {"correct": "int", "loss": "float", "num-examples": "int"}
-Order = TrainOrder | EvaluateOrder | CloseOrder
+Order = wire.Order
 Deliver = Callable[[Message], Message | None]
 
 
@@ -60,7 +60,7 @@ class Stage:
         deployment = deploy(devnet.url, devnet.signer)
         connector = EvmConnector(devnet.url, deployment, devnet.signer)
         stage = cls(devnet, deployment, connector, folder / "identities")
-        for index in range(MAX_NODES):
+        for index in range(IDENTITIES):
             stage._register(index)
         return stage
 
@@ -201,6 +201,8 @@ def federation(
     quorum: int | None = None,
     trust_mode: str = "shared-key",
     proximal_mu: float | None = None,
+    colluders: int = 1,
+    room: int = MAX_NODES,
 ) -> Federation:
     """Provision everything that operators provision, without their command line."""
     initial = initial_weights()
@@ -214,7 +216,7 @@ def federation(
         min_contributors=min_contributors,
         quorum=min_contributors if quorum is None else quorum,
         max_samples=max(SAMPLES),
-        max_nodes=MAX_NODES,
+        max_nodes=max(room, nodes),
         train_metrics=METRICS,
         evaluation_metrics=METRICS,
         train_config={**TRAIN_CONFIG, **mu},
@@ -222,6 +224,7 @@ def federation(
         run_config=RUN_CONFIG,
         app_bundle=app_bundle_digest(None),
         dataset={"app": "tiny"},
+        colluders=colluders,
     )
     return provision(stage, folder, terms, initial, SAMPLES[:nodes])
 

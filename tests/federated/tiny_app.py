@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 
 from twopm_flower.federated import EncryptionMod
 
-SAMPLES = (40, 25, 31, 18, 22)
+SAMPLES = (40, 25, 31, 18, 22, 27, 35, 20, 29, 24)
 TRAIN_CONFIG = {"lr": 0.25, "steps": 3}
 RUN_CONFIG = {"app": "tiny", "seed": 7}
 Weights = dict[str, np.ndarray]

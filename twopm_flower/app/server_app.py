@@ -26,6 +26,7 @@ def main(grid: Grid, context: Context) -> None:
             trust_mode=trust_mode(run),
             clip=float(run["clip"]),
             min_contributors=int(run["min-contributors"]),
+            colluders=int(run["colluders"]),
         ),
     )
     strategy.start(

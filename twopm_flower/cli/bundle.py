@@ -47,5 +47,5 @@ def export(
         print_json(shown)
         return
     fields(shown)
-    if with_ciphertexts:
+    if with_ciphertexts and bundle.terms.trust_mode == "shared-key":
         say("[yellow]This file is for the auditor alone.[/]")

@@ -39,6 +39,7 @@ class Privacy(StrEnum):
     """Who could read an update."""
 
     SHARED_KEY = "shared-key"
+    ONE_TIME_KEY = "one-time-key"
     PLAINTEXT = "plaintext"
 
 
@@ -65,7 +66,8 @@ def demo(
         bool, typer.Option("--require-real", help="Stop rather than make up students.")
     ] = False,
     privacy: Annotated[
-        Privacy, typer.Option(help="plaintext encrypts nothing, for comparison.")
+        Privacy,
+        typer.Option(help="one-time-key withstands colluding nodes; plaintext encrypts nothing."),
     ] = Privacy.SHARED_KEY,
     keep: Annotated[
         Path | None,

@@ -20,6 +20,11 @@ TRUST = {
         "a node that gets hold of another's ciphertext can read it, so the server together "
         "with any one node could read every update. The public sees sums only."
     ),
+    "one-time-key": (
+        "one-time-key: each node encrypts with a fresh key of its own in every round, and the "
+        "nodes open the sum of the keys only. {colluders} of them together with the server "
+        "learn no other node's update; more could, if they are among those who open."
+    ),
     "plaintext": (
         "plaintext: NOTHING IS ENCRYPTED. The server reads every node's update. "
         "This mode is for comparison only."
@@ -136,7 +141,7 @@ def _comparison(comparison: Comparison, trust_mode: str) -> Table:
     table.add_column("Training")
     for name in ("Accuracy", "Loss"):
         table.add_column(name, justify="right")
-    own = "federated, encrypted" if trust_mode == "shared-key" else "federated, this run"
+    own = "federated, this run" if trust_mode == "plaintext" else "federated, encrypted"
     equal = "equal bit for bit" if comparison.identical else "NOT EQUAL"
     names = (own, f"federated, plaintext ({equal})", "centralised regression")
     for name, score in zip(names, _scores(comparison).values(), strict=True):
@@ -145,14 +150,15 @@ def _comparison(comparison: Comparison, trust_mode: str) -> Table:
 
 
 def _trust(result: DemoResult) -> Panel:
-    text = TRUST[result.bundle.terms.trust_mode]
+    terms = result.bundle.terms
+    text = TRUST[terms.trust_mode].format(colluders=terms.colluders)
     if result.options.simulation:
         text += " All roles, keys included, ran on this one machine."
     else:
         text += " Here all homes are on this one machine, each with keys of its own."
     if result.synthetic:
         text = f"SYNTHETIC DATA: the students are made up, and so is every result.\n{text}"
-    style = "cyan" if result.bundle.terms.trust_mode == "shared-key" else "red"
+    style = "red" if terms.trust_mode == "plaintext" else "cyan"
     return Panel(Text(text), title="Who could read what", style=style, width=80)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from twopm_flower.cli.demo_comparison import (
     Comparison,
@@ -28,6 +28,7 @@ from twopm_flower.node.supervisor import Deployment
 from twopm_flower.node.surroundings import ending_on_signals
 from twopm_flower.node.terms import TaskSettings, read_run_config
 from twopm_flower.records.bundle import RunBundle
+from twopm_flower.records.terms import TrustMode
 from twopm_flower.verify import Report, verify_bundle
 
 MIN_CONTRIBUTORS = 3
@@ -52,7 +53,7 @@ class DemoOptions:
     rounds, nodes : int
     subject, setup : str
         See :mod:`twopm_flower.datasets`.
-    privacy : {"shared-key", "plaintext"}
+    privacy : {"shared-key", "one-time-key", "plaintext"}
     simulation : bool
         Flower's simulation engine in place of a deployment.
     data : Path or None
@@ -64,7 +65,7 @@ class DemoOptions:
     nodes: int = 3
     subject: str = "mat"
     setup: str = "A"
-    privacy: Literal["shared-key", "plaintext"] = "shared-key"
+    privacy: TrustMode = "shared-key"
     simulation: bool = False
     data: Path | None = None
     require_real: bool = False

@@ -53,12 +53,18 @@ def create(  # noqa: PLR0917  # one parameter for each option
     setup: Annotated[str | None, typer.Option(help="A, B or C: which grades are known.")] = None,
     target: Annotated[str | None, typer.Option(help="pass or improvement.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Planned rounds.")] = None,
-    trust_mode: Annotated[str | None, typer.Option(help="shared-key or plaintext.")] = None,
+    trust_mode: Annotated[
+        str | None, typer.Option(help="shared-key, one-time-key or plaintext.")
+    ] = None,
     clip: Annotated[
         float | None, typer.Option(help="Largest change of one weight in one round.")
     ] = None,
     min_contributors: Annotated[
         int | None, typer.Option(help="Fewest updates in a sum that nodes open.")
+    ] = None,
+    colluders: Annotated[
+        int | None,
+        typer.Option(help="one-time-key: nodes that may collude with the server."),
     ] = None,
     quorum: Annotated[
         int | None,
@@ -91,6 +97,7 @@ def create(  # noqa: PLR0917  # one parameter for each option
         "trust-mode": trust_mode,
         "clip": clip,
         "min-contributors": min_contributors,
+        "colluders": colluders,
     }
     changes = {name: value for name, value in named.items() if value is not None}
     changes = {**assignments(run_config or []), **changes}

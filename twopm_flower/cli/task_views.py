@@ -49,7 +49,7 @@ def show_terms(task_id: str, terms: TaskTerms) -> None:
             "task": task_id,
             "title": terms.title,
             "data": terms.dataset.get("label", "the app's own"),
-            "trust mode": _MODES[terms.trust_mode],
+            "trust mode": _mode(terms),
             "rounds": terms.rounds,
             "contributors": f"at least {terms.min_contributors} of at most {most} members",
             "quorum": f"{terms.quorum} must sign the same model; no majority of more than "
@@ -68,10 +68,14 @@ def show_terms(task_id: str, terms: TaskTerms) -> None:
         say(f"[bold red]Warning:[/] [red]{warning}[/]")
 
 
+def _mode(terms: TaskTerms) -> str:
+    return _MODES[terms.trust_mode].format(colluders=terms.colluders)
+
+
 _MODES = {
     "shared-key": "shared-key: the server reads nothing; a member that got hold of another's "
     "ciphertext could read it",
-    "one-time-key": "one-time-key: fresh keys for each round",
+    "one-time-key": "one-time-key: the server, with up to {colluders} members, reads sums only",
     "plaintext": "PLAINTEXT: everybody can read every update",
 }
 

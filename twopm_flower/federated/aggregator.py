@@ -3,7 +3,7 @@
 The aggregator holds no key and cannot read what it adds.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from twopm_flower.errors import BindingError, FrameError, RecordError, SignatureError
@@ -11,6 +11,7 @@ from twopm_flower.federated.exchange import TrainReply
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.privacy.ciphertext import Ciphertext, add
 from twopm_flower.privacy.frame import encode_aggregate, parse_update
+from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import (
     Exclusion,
     ExclusionReason,
@@ -99,6 +100,8 @@ class RoundAggregator:
     barred : mapping of str to str
         Nodes that are left out of this round, with the reason: they signed false
         fingerprints, or vanished, in an earlier attempt.
+    take_shares : callable, optional
+        Checks and keeps the shares that come with an update, where keys are shared out.
     """
 
     def __init__(
@@ -109,12 +112,14 @@ class RoundAggregator:
         *,
         asked: Collection[int],
         barred: Mapping[str, str],
+        take_shares: Callable[[TrainReply], None] | None = None,
     ) -> None:
         self._task = task
         self._setting = setting
         self._pins = pins
         self._asked = asked
         self._barred = barred
+        self._take_shares = take_shares or _no_shares
         self._accepted: dict[str, AcceptedUpdate] = {}
         self._refused: list[tuple[int, RefusedReplyError]] = []
         self._excluded: dict[str, Exclusion] = {
@@ -158,6 +163,7 @@ class RoundAggregator:
                 "binding",
                 f"the update has digest {digest}, the node signed {statement.update_digest}",
             )
+        self._take_shares(reply)
         # Last of all: statements of earlier rounds and tasks are public, and whoever replays
         # one must not take its signer's place.
         self._pins.pin(flower_node, claimed)
@@ -280,3 +286,8 @@ class RoundAggregator:
                     "binding",
                     f"{name} is {getattr(statement, name)}, expected {value}",
                 )
+
+
+def _no_shares(reply: TrainReply) -> None:
+    if reply.shares or reply.update.statement.shares_root != ZERO_DIGEST:
+        raise RefusedReplyError("malformed", f"{reply.update.node} dealt shares of a shared key")

@@ -59,6 +59,9 @@ class ChainRecorder(RoundCallback):
         How many manifests may be on their way before the next round is held.
     anchor_wait_s : float
         How long a round is held, and how long delivery is awaited at the end, in seconds.
+    strict : bool
+        Hold each round until its manifest is on chain: where keys are shared out, the record
+        commits to the survivors, and nothing opens before it.
     """
 
     def __init__(
@@ -68,11 +71,13 @@ class ChainRecorder(RoundCallback):
         *,
         max_unrecorded_rounds: int,
         anchor_wait_s: float,
+        strict: bool = False,
     ) -> None:
         self._outbox = outbox
         self._worker = OutboxWorker(outbox, connector)
         self._max_unrecorded = max_unrecorded_rounds
         self._anchor_wait_s = anchor_wait_s
+        self._strict = strict
         self._head = self._previous_head = ZERO_DIGEST
 
     def run_started(self) -> None:
@@ -106,7 +111,13 @@ class ChainRecorder(RoundCallback):
             time.sleep(min(2.0, self._anchor_wait_s / 10))
 
     def manifest_committed(self, manifest: RoundManifest) -> None:
-        """Queue the record; delivery happens in the background."""
+        """Queue the record; delivery happens in the background.
+
+        Raises
+        ------
+        ChainUnavailable
+            Recording is strict and the record could not be delivered in time.
+        """
         self._raise_alarm()
         self._previous_head = self._head
         self._head = next_head(self._previous_head, manifest)
@@ -119,6 +130,8 @@ class ChainRecorder(RoundCallback):
                 updates_root=manifest.updates_root,
             )
         )
+        if self._strict:
+            self._await_record(manifest)
 
     def run_completed(
         self, bundle: RunBundle, statement: ModelStatement, signatures: dict[str, str]
@@ -155,6 +168,17 @@ class ChainRecorder(RoundCallback):
                 + (f" and rounds {rounds} are" if rounds else " is")
                 + " not on chain",
                 hint=f"Nothing is lost; run 'twopm chain deliver {manifest.task_id}'.",
+            ) from error
+
+    def _await_record(self, manifest: RoundManifest) -> None:
+        try:
+            self._worker.flush(self._anchor_wait_s)
+        except ChainUnavailable as error:
+            raise ChainUnavailable(
+                f"round {manifest.round} waited {self._anchor_wait_s:.0f} s for its record on "
+                "chain; nodes open nothing before it is there",
+                hint=f"Bring the chain back; 'twopm chain deliver {manifest.task_id}' delivers "
+                "what waits.",
             ) from error
 
     def _raise_alarm(self) -> None:

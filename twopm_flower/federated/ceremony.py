@@ -10,6 +10,7 @@ from twopm_flower.privacy.backend import load_backend
 from twopm_flower.privacy.key_deal import DealContext, KeyBox, Reader, accept, deal
 from twopm_flower.privacy.keys import SealingKey, SharedKey
 from twopm_flower.privacy.parameters import AdditiveParameters
+from twopm_flower.privacy.sharing import threshold_for
 from twopm_flower.records.bundle import DealtKey, Deployment, NodeCard, SealedBoxes
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.roster import Member, Roster
@@ -104,6 +105,8 @@ def check_roster(
         node is not a member; or there are more members than the sums have room for.
     SignatureError
         A member did not sign its membership.
+    ConfigError
+        The members are too few to tolerate the colluders that the terms name.
     """
     roster.check(task_id, terms.digest, deployment.domain)
     parameters = AdditiveParameters.from_dict(terms.parameters)
@@ -112,6 +115,8 @@ def check_roster(
             f"the roster has {len(roster.members)} members, "
             f"the task's sums have room for {parameters.max_nodes}"
         )
+    if terms.trust_mode == "one-time-key":
+        threshold_for(len(roster.members), terms.colluders)
     if own not in roster.nodes:
         raise ProtocolViolation(f"this node, {own}, is not in the roster")
     for member in roster.members:

@@ -47,7 +47,7 @@ class KeyOpening:
 class Opening:
     """All a node needs to open one round: what was listed, signed and summed.
 
-    In ``one-time-key`` mode the opened shares as well, and the update frame of each survivor
+    In ``one-time-key`` mode the opened shares as well, and the expanded frame of each survivor
     that vanished before it signed fingerprints, by its address.
     """
 

@@ -9,13 +9,17 @@ Layout under ``$TWOPM_HOME``::
                     roster.json     the frozen roster, checked against chain and peers
                     shared.key      0600, in shared-key mode
                     progress.json   what was opened and signed
-                    model-<r>.safetensors  update-<r>-<a>.npy
+                    guard.sqlite    which sums were permitted to be opened
+                    model-<r>.safetensors  update-<r>-<a>.frame, .json
+                    reader-<r>-<a>.key  share-<r>-<a>.bin    0600, gone once opened
+                    opening-<r>-<a>.bin
 """
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -25,11 +29,13 @@ from safetensors.numpy import load_file, save
 
 from twopm_flower.config import Settings, load_settings
 from twopm_flower.errors import ConfigError, ProtocolViolation
+from twopm_flower.federated.exchange import SealedShare
 from twopm_flower.federated.progress import Progress
 from twopm_flower.privacy.keys import SealingKey, SharedKey
 from twopm_flower.records.bundle import NodeCard
-from twopm_flower.records.canonical import canonical_bytes
+from twopm_flower.records.canonical import canonical_bytes, parse_canonical
 from twopm_flower.records.roster import Roster
+from twopm_flower.records.statements import Signed, UpdateStatement, signed_type
 from twopm_flower.records.terms import TaskTerms
 from twopm_flower.signer.keystore import LocalSigner
 
@@ -46,6 +52,15 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+@dataclass(frozen=True)
+class KeptUpdate:
+    """An update of this node as it left, to be shown again and to take fingerprints of."""
+
+    frame: bytes
+    statement: Signed[UpdateStatement]
+    shares: tuple[SealedShare, ...] = ()
 
 
 class TaskFolder:
@@ -157,30 +172,35 @@ class TaskFolder:
             raise ProtocolViolation(f"this node has no report of round {round_}")
         return data
 
-    def save_update(self, round_: int, attempt: int, residues: npt.NDArray[np.uint64]) -> None:
-        """Store the residues of the own update, for its fingerprint."""
-        for old in self.path.glob("update-*.npy"):
+    def save_update(self, round_: int, attempt: int, update: KeptUpdate) -> None:
+        """Store the own update as it is about to leave, and forget the one before."""
+        for old in self.path.glob("update-*"):
             old.unlink()
-        file = self.path / f"update-{round_}-{attempt}.npy"
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as handle:
-            np.save(handle, residues, allow_pickle=False)
+        write_atomically(self.path / f"update-{round_}-{attempt}.frame", update.frame, mode=0o600)
+        shares = canonical_bytes({share.node: share.sealed.hex() for share in update.shares})
+        data = update.statement.to_bytes() + b"\n" + shares
+        write_atomically(self.path / f"update-{round_}-{attempt}.json", data, mode=0o600)
 
-    def load_update(self, round_: int, attempt: int) -> npt.NDArray[np.uint64]:
-        """Return the residues of the own update.
+    def load_update(self, round_: int, attempt: int) -> KeptUpdate:
+        """Return the own update as it left.
 
         Raises
         ------
         ProtocolViolation
             This node sent no update for that round and attempt.
         """
-        file = self.path / f"update-{round_}-{attempt}.npy"
+        file = self.path / f"update-{round_}-{attempt}.json"
         if not file.exists():
             raise ProtocolViolation(
                 f"this node sent no update for round {round_}, attempt {attempt}"
             )
-        residues: npt.NDArray[np.uint64] = np.load(file, allow_pickle=False)
-        return residues
+        statement, _, shares = file.read_bytes().partition(b"\n")
+        sealed = parse_canonical(shares, what="kept shares")
+        return KeptUpdate(
+            frame=file.with_suffix(".frame").read_bytes(),
+            statement=signed_type(UpdateStatement).from_bytes(statement),
+            shares=tuple(SealedShare(node, bytes.fromhex(box)) for node, box in sealed.items()),
+        )
 
 
 class NodeHome:

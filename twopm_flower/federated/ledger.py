@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, TypeVar
 
 from twopm_flower.config import NodeSettings
@@ -17,6 +18,7 @@ from twopm_flower.federated.exchange import FloatArrays
 from twopm_flower.federated.home import TaskFolder
 from twopm_flower.federated.progress import Pending, Progress
 from twopm_flower.federated.task import TaskContext
+from twopm_flower.privacy.guard import Guard
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import Signed, UpdateStatement
 from twopm_flower.verify.round import check_manifest, check_updates
@@ -210,9 +212,35 @@ class TaskLedger:
                 exclusion.detail,
             )
 
+    def permit(self, manifest: RoundManifest) -> None:
+        """Have the guard remember that this sum, and no other of the round, is opened.
+
+        Raises
+        ------
+        ProtocolViolation
+            The guard refuses: too few contributors, or another sum of the round before.
+        """
+        guard = Guard(
+            self.folder.path / "guard.sqlite",
+            min_contributors=self.task.fewest_contributors,
+            cap=self.policy.key_cap,
+        )
+        with closing(guard):
+            guard.permit(
+                key_id=manifest.key_id,
+                round_=manifest.round,
+                attempt=manifest.attempt,
+                manifest_digest=manifest.digest,
+                survivors=manifest.nodes,
+            )
+
     def check_chain(self) -> None:
         """Look for the accepted manifests on chain, and wait as the policy says."""
-        missing = await_anchor(self.task.task_id, self.progress.pending, self._chain, self.policy)
+        policy = self.policy
+        if self.task.shares_keys:
+            # The record commits to the set of survivors: nothing opens before it is seen.
+            policy = policy.model_copy(update={"anchor": "strict"})
+        missing = await_anchor(self.task.task_id, self.progress.pending, self._chain, policy)
         if missing != self.progress.pending:
             self.store(self.progress.changed(pending=missing))
         if missing:

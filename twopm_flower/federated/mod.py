@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from twopm_flower.errors import (
     ProtocolViolation,
     QuorumError,
     RecordError,
+    SharingError,
     TwopmError,
     VerificationError,
 )
@@ -29,6 +31,7 @@ from twopm_flower.federated.exchange import (
     EvaluateOrder,
     EvaluateReply,
     FloatArrays,
+    PrepareOrder,
     TrainOrder,
 )
 from twopm_flower.federated.flower_internals import log_as_flower, with_content
@@ -49,6 +52,7 @@ _TOLD = (
     ProtocolViolation,
     QuorumError,
     RecordError,
+    SharingError,
     VerificationError,
 )
 
@@ -160,7 +164,7 @@ class EncryptionMod:
         return default_home()
 
 
-def order_task(order: TrainOrder | EvaluateOrder | CloseOrder) -> str:
+def order_task(order: wire.Order) -> str:
     """Return the task of an order, checked to be usable as a folder name.
 
     Raises
@@ -176,20 +180,25 @@ def order_task(order: TrainOrder | EvaluateOrder | CloseOrder) -> str:
 
 def _step(
     session: NodeSession,
-    order: TrainOrder | EvaluateOrder | CloseOrder,
+    order: wire.Order,
     run_app: Callable[[FloatArrays], RecordDict],
 ) -> Any:
     match order:
+        case PrepareOrder():
+            return session.guarded(lambda: session.prepare(order))
         case TrainOrder():
             model, reports = session.guarded(lambda: session.begin_train(order))
+            kept = session.kept_reply(order, reports)
+            if kept is not None:
+                return kept
             content = run_app(model)
             return session.finish_train(
                 order, wire.trained_arrays(content), wire.reported_metrics(content), reports
             )
         case EvaluateOrder():
-            model, signed = session.guarded(lambda: session.begin_evaluate(order))
+            model, reply = session.guarded(lambda: session.begin_evaluate(order))
             evaluation = _evaluation(session, order.manifest, model, run_app, closing=False)
-            return EvaluateReply(fingerprint=signed, evaluation=evaluation)
+            return replace(reply, evaluation=evaluation)
         case CloseOrder():
             model, reports = session.guarded(lambda: session.begin_close(order))
             manifest = order.openings[-1].manifest
@@ -236,6 +245,7 @@ def _open_session(home: NodeHome, task_id: str, run_config: dict[str, Any]) -> N
         signer=home.signer,
         sealing_key=home.sealing_key,
         key=key,
+        pinned=tuple(home.peers()),
         chain=open_reader(chain),
         policy=home.settings.node,
         app_bundle=_app_bundle(),

@@ -6,12 +6,16 @@ import numpy as np
 
 from twopm_flower.errors import ImpossibleSum, PrivacyError, ProtocolViolation
 from twopm_flower.federated.exchange import FloatArrays, ModelReport, Opening
+from twopm_flower.federated.key_sharing import KeySharing
 from twopm_flower.federated.ledger import TaskLedger
+from twopm_flower.privacy.ciphertext import Ciphertext
 from twopm_flower.privacy.frame import parse_aggregate
 from twopm_flower.privacy.keys import SharedKey
+from twopm_flower.privacy.one_time_key import OneTimeKey
 from twopm_flower.privacy.update import open_aggregate
 from twopm_flower.records.manifest import OpenedMetrics
 from twopm_flower.records.statements import ModelStatement, TypedDataSigner, sign
+from twopm_flower.verify.expanded import parse_expanded
 from twopm_flower.verify.round import check_fingerprints
 
 log = logging.getLogger(__name__)
@@ -28,12 +32,21 @@ class Opener:
         Signs with the node's identity key.
     key : SharedKey or None
         The shared key; None in plaintext mode.
+    sharing : KeySharing or None
+        Adds up opened shares, in ``one-time-key`` mode.
     """
 
-    def __init__(self, ledger: TaskLedger, signer: TypedDataSigner, key: SharedKey | None) -> None:
+    def __init__(
+        self,
+        ledger: TaskLedger,
+        signer: TypedDataSigner,
+        key: SharedKey | None,
+        sharing: KeySharing | None = None,
+    ) -> None:
         self._ledger = ledger
         self._signer = signer
         self._key = key
+        self._sharing = sharing
 
     def advance(
         self, initial: FloatArrays, openings: tuple[Opening, ...], *, upto: int
@@ -79,14 +92,26 @@ class Opener:
                 f"the aggregate of round {manifest.round} has digest {digest}, "
                 f"the manifest commits to {manifest.aggregate_digest}"
             )
-        check_fingerprints(manifest, opening.fingerprints, aggregate, task.domain)
+        check_fingerprints(
+            manifest,
+            opening.fingerprints,
+            aggregate,
+            task.domain,
+            ciphertexts=self._substitutes(opening),
+        )
+        key: SharedKey | OneTimeKey | None = self._key
+        false_openings: tuple[str, ...] = ()
+        if self._sharing is not None:
+            key, false_openings = self._sharing.summed_key(manifest, opening.keys)
+        if key is not None:
+            self._ledger.permit(manifest)
         try:
             mean, sums = open_aggregate(
                 aggregate,
                 layout=task.layout,
                 parameters=task.parameters,
                 backend=task.backend,
-                key=self._key,
+                key=key,
                 clip=task.terms.clip,
                 samples_total=manifest.samples,
                 max_samples=task.terms.max_samples,
@@ -118,7 +143,11 @@ class Opener:
             model_digest=model_digest,
             metrics_digest=metrics.digest,
         )
-        report = ModelReport(model=sign(statement, self._signer, task.domain), metrics=metrics)
+        report = ModelReport(
+            model=sign(statement, self._signer, task.domain),
+            metrics=metrics,
+            false_openings=false_openings,
+        )
         self._ledger.folder.save_report(manifest.round, report.to_bytes())
         self._ledger.store(
             self._ledger.progress.changed(
@@ -128,7 +157,25 @@ class Opener:
                 excluded_in_a_row=left_out,
             )
         )
+        if self._sharing is not None:
+            self._sharing.forget(manifest.round)
         return report
+
+    def _substitutes(self, opening: Opening) -> dict[str, Ciphertext]:
+        # A survivor that vanished signed no fingerprints; its ciphertext is public in a mode
+        # with one-time keys, and its digest is signed: `check_fingerprints` compares it.
+        task, manifest = self._ledger.task, opening.manifest
+        if not task.shares_keys:
+            return {}
+        return {
+            node: parse_expanded(
+                frame,
+                task.frame(manifest.round, manifest.attempt, node),
+                task.parameters,
+                task.layout,
+            )
+            for node, frame in opening.ciphertexts.items()
+        }
 
     def _report_again(self, openings: tuple[Opening, ...]) -> tuple[ModelReport, ...]:
         # A later attempt repeats an opening that this node has done: the same report again.

@@ -22,11 +22,14 @@ class SimulationOptions:
     Attributes
     ----------
     trust_mode : str
-        ``shared-key``, or ``plaintext`` for comparison.
+        ``shared-key``, ``one-time-key``, or ``plaintext`` for comparison.
     clip : float
         Largest absolute change of one weight in one round.
     min_contributors : int
         Fewest updates in a sum.
+    colluders : int
+        In ``one-time-key`` mode: nodes that may work together with the server and still
+        learn no other node's update.
     enrol_timeout_s : float
         Bound of each enrolment exchange, in seconds.
     """
@@ -34,6 +37,7 @@ class SimulationOptions:
     trust_mode: TrustMode = "shared-key"
     clip: float = 1.0
     min_contributors: int = 3
+    colluders: int = 1
     enrol_timeout_s: float = 180.0
 
 
@@ -56,6 +60,7 @@ class PreparedRun:
             self.connector,
             max_unrecorded_rounds=settings.coordinator.max_unrecorded_rounds,
             anchor_wait_s=settings.coordinator.anchor_wait_s,
+            strict=self.task.shares_keys,
         )
 
     def close(self) -> None:

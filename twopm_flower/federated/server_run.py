@@ -6,16 +6,12 @@ Holds public values only; knows no Flower.
 import base64
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from twopm_flower.errors import QuorumError, RecordError, VerificationError
 from twopm_flower.federated.aggregator import (
-    AcceptedUpdate,
     Aggregate,
     NodePins,
     RefusedReplyError,
@@ -23,30 +19,31 @@ from twopm_flower.federated.aggregator import (
     Setting,
 )
 from twopm_flower.federated.collected_round import CollectedRound
+from twopm_flower.federated.evaluations import Evaluations, Evaluator, evaluation_sums
 from twopm_flower.federated.exchange import (
     CloseOrder,
     EvaluateOrder,
     EvaluateReply,
     FloatArrays,
+    ModelReport,
     Opening,
+    PrepareOrder,
+    PrepareReply,
+    SealedShare,
     TrainOrder,
     TrainReply,
 )
+from twopm_flower.federated.fingerprints import Fingerprints
+from twopm_flower.federated.key_relay import KeyRelay
 from twopm_flower.federated.task import TaskContext
-from twopm_flower.privacy.masking import unmask_sum
-from twopm_flower.privacy.residues import challenges, fingerprint
 from twopm_flower.records.bundle import Deployment, RunBundle, SupersededAttempt
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import ExclusionReason
 from twopm_flower.records.statements import (
-    EvaluationStatement,
-    FingerprintStatement,
     KeyDeal,
     ModelStatement,
     Signed,
 )
-from twopm_flower.verify.outcome_steps import check_evaluation_sums
-from twopm_flower.verify.round import check_fingerprint_binding
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +56,7 @@ class Reply:
     """
 
     flower_node: int
-    value: TrainReply | EvaluateReply | None
+    value: PrepareReply | TrainReply | EvaluateReply | None
     reason: ExclusionReason = "error"
     detail: str = ""
     behind: int | None = None
@@ -103,7 +100,8 @@ class ServerRun:
         self._superseded: tuple[SupersededAttempt, ...] = ()
         self._barred: dict[str, str] = {}
         self._behind: int | None = None
-        self._closing: tuple[Signed[EvaluationStatement], ...] = ()
+        self._closing: Evaluations = ()
+        self._relay = KeyRelay(task, self._pins) if task.shares_keys else None
 
     # --- orders --------------------------------------------------------------------------
 
@@ -119,6 +117,14 @@ class ServerRun:
             config={**terms.train_config, "server-round": round_},
             initial=self._initial if self._oldest_needed(round_) == 0 else {},
             openings=self._openings(round_),
+            readers=self._relay.readers(round_, attempt) if self._relay else (),
+        )
+
+    def prepare_order(self) -> PrepareOrder:
+        """Return what nodes are asked before the first round of a task that shares out keys."""
+        return PrepareOrder(
+            task_id=self.task.task_id,
+            config={**self.task.terms.evaluate_config, "server-round": 0},
         )
 
     def evaluate_order(self) -> EvaluateOrder:
@@ -131,6 +137,12 @@ class ServerRun:
             manifest=aggregate.manifest,
             updates=self._require_current().statements,
         )
+
+    def shares_for(self, flower_node: int) -> tuple[SealedShare, ...]:
+        """Return the sealed shares that one Flower node is to read in the current attempt."""
+        if self._relay is None:
+            return ()
+        return self._relay.shares_for(flower_node, self._require_current().aggregate.manifest)
 
     def close_order(self) -> CloseOrder:
         """Return what nodes are asked in the closing exchange."""
@@ -152,6 +164,17 @@ class ServerRun:
         return tuple(entry.opening() for entry in self._rounds[first : round_ - 1])
 
     # --- replies -------------------------------------------------------------------------
+
+    def accept_prepare(self, replies: Iterable[Reply]) -> None:
+        """Collect the reader keys for the first round."""
+        for reply in replies:
+            if self._relay is None or not isinstance(reply.value, PrepareReply):
+                log.warning("prepare: node %d: %s", reply.flower_node, reply.detail)
+                continue
+            try:
+                self._relay.take_readers(reply.flower_node, reply.value.readers, {(1, 1)})
+            except (RecordError, RefusedReplyError) as error:
+                log.warning("prepare: node %d: %s", reply.flower_node, error)
 
     def accept_train(
         self,
@@ -192,8 +215,15 @@ class ServerRun:
             base_model=base,
             config_digest=self.task.configuration(round_, run_config).digest,
         )
+        if self._relay is not None:
+            self._relay.start_attempt()
         aggregator = RoundAggregator(
-            self.task, setting, self._pins, asked=asked, barred=self._barred
+            self.task,
+            setting,
+            self._pins,
+            asked=asked,
+            barred=self._barred,
+            take_shares=self._relay.take_shares if self._relay else None,
         )
         accepted = []
         for reply in replies:
@@ -210,7 +240,7 @@ class ServerRun:
                 aggregator.refuse(reply.flower_node, refusal)
             else:
                 accepted.append(reply.flower_node)
-        needed = self.task.terms.min_contributors
+        needed = self.task.fewest_contributors
         if aggregator.accepted < needed:
             reasons = "; ".join(f"{r.flower_node}: {r.detail}" for r in replies if r.value is None)
             raise QuorumError(
@@ -224,45 +254,81 @@ class ServerRun:
         return aggregate, tuple(accepted)
 
     def accept_evaluate(self, replies: Iterable[Reply]) -> tuple[str, ...]:
-        """Collect fingerprints and masked evaluations; return the survivors without a valid one.
+        """Collect what nodes sign about the manifest; return the nodes that spoil the attempt.
 
-        When every survivor signed its fingerprints the round is complete. Otherwise a new
-        attempt without those that did not is due; nothing has been opened.
+        The round is complete when every survivor signed its fingerprints; where keys are
+        shared out, when enough nodes opened their share of the key sum. Otherwise a new
+        attempt without the nodes returned is due; nothing has been opened.
+
+        Raises
+        ------
+        QuorumError
+            Too few nodes opened their shares, and some did: no other set may be opened.
         """
         current = self._require_current()
         manifest = current.aggregate.manifest
         replies = tuple(replies)
         self._note_behind(replies)
-        points = challenges(manifest.digest)
-        fingerprints: dict[str, Signed[FingerprintStatement]] = {}
-        evaluations: dict[str, Signed[EvaluationStatement]] = {}
-        updates = {update.statement.node: update for update in current.aggregate.updates}
+        evaluator = Evaluator(self.task, manifest, model_round=manifest.round - 1, closing=False)
+        fingerprints = Fingerprints(self.task, self._pins, current)
         for reply in replies:
             if not isinstance(reply.value, EvaluateReply):
                 continue
             try:
-                self._take_fingerprint(reply, reply.value, updates, points, fingerprints)
-                self._take_evaluation(
-                    reply.value, evaluations, model_round=manifest.round - 1, closing=False
-                )
+                fingerprints.take(reply.flower_node, reply.value.fingerprint)
+                evaluator.take(reply.value.evaluation)
+                self._take_keys(reply.flower_node, reply.value, current)
             except (RecordError, RefusedReplyError, VerificationError) as error:
                 log.warning("round %d: node %d: %s", manifest.round, reply.flower_node, error)
-        missing = tuple(node for node in manifest.nodes if node not in fingerprints)
+        missing = fingerprints.missing
+        if self._relay is not None:
+            current.keep_ciphertexts(missing, self.task)
+            missing = self._unopened(current, replies)
         if missing:
             self._superseded = (
                 *self._superseded,
                 SupersededAttempt(manifest=manifest, record=None),
             )
             for node in missing:
-                self._barred[node] = f"no valid fingerprints in attempt {manifest.attempt}"
+                self._barred[node] = f"spoiled attempt {manifest.attempt}"
             return missing
-        current.fingerprints = tuple(fingerprints[node] for node in manifest.nodes)
-        current.evaluations = self._possible(
-            manifest.nodes, evaluations, where=f"evaluation of model {manifest.round - 1}"
-        )
+        current.fingerprints = fingerprints.in_order()
+        current.evaluations = evaluator.complete()
         current.release_ciphertexts()
         self._rounds.append(current)
         return ()
+
+    def _take_keys(self, flower_node: int, value: EvaluateReply, current: CollectedRound) -> None:
+        if self._relay is None:
+            return
+        manifest = current.aggregate.manifest
+        slots = {(manifest.round, manifest.attempt + 1), (manifest.round + 1, 1)}
+        self._relay.take_readers(flower_node, value.readers, slots)
+        if value.key is not None:
+            node = self._relay.take_opening(flower_node, value.key, manifest)
+            current.keys[node] = value.key
+
+    def _unopened(self, current: CollectedRound, replies: tuple[Reply, ...]) -> tuple[str, ...]:
+        # A sum is opened for one set of survivors in a round, so only where nobody else opened
+        # anything may another attempt follow, without those whose shares do not open.
+        relay, manifest = self._relay, current.aggregate.manifest
+        known = self._pins.address_of
+        answered = [
+            (known[reply.flower_node], reply.value)
+            for reply in replies
+            if reply.flower_node in known and isinstance(reply.value, EvaluateReply)
+        ]
+        convicted = relay.convicted(answered) if relay else ()
+        if len(current.keys) >= self.task.threshold:
+            return ()
+        if convicted and not set(current.keys) - set(convicted):
+            return convicted
+        detail = f"; {', '.join(convicted)} dealt shares that do not open" if convicted else ""
+        raise QuorumError(
+            f"round {manifest.round}: {len(current.keys)} nodes opened their share of the key "
+            f"sum, {self.task.threshold} are needed{detail}",
+            hint="Look at the nodes' logs; the sums of the rounds before are not affected.",
+        )
 
     def accept_close(self, replies: Iterable[Reply]) -> tuple[ModelStatement, dict[str, str]]:
         """Collect the final model's statements; return the agreed one and its signatures.
@@ -275,17 +341,16 @@ class ServerRun:
         replies = tuple(replies)
         last = self._rounds[-1]
         self._collect_reports(last, replies)
-        evaluations: dict[str, Signed[EvaluationStatement]] = {}
+        evaluator = Evaluator(
+            self.task, last.aggregate.manifest, model_round=len(self._rounds), closing=True
+        )
         for reply in replies:
             if isinstance(reply.value, EvaluateReply):
                 try:
-                    self._take_evaluation(
-                        reply.value, evaluations, model_round=len(self._rounds), closing=True
-                    )
+                    evaluator.take(reply.value.evaluation)
                 except RecordError as error:
                     log.warning("closing: node %d: %s", reply.flower_node, error)
-        nodes = last.aggregate.manifest.nodes
-        self._closing = self._possible(nodes, evaluations, where="evaluation of the final model")
+        self._closing = evaluator.complete()
         self._raise_if_impossible(len(self._rounds), replies)
         self._base(len(self._rounds) + 1)
         agreed = last.agreed()
@@ -307,22 +372,13 @@ class ServerRun:
         scales = {metric.name: metric.scale for metric in self.task.terms.train_metrics}
         return {name: value / scales[name] for name, value in agreed[1].sums.items()}
 
-    def evaluation_sums(self, model_round: int) -> dict[str, float] | None:
+    def evaluation_sums(self, model_round: int) -> Mapping[str, float] | None:
         """Return the evaluation sums of one model, or None when they cannot be opened."""
         if model_round == len(self._rounds) and self._closing:
-            statements = self._closing
-        elif model_round < len(self._rounds):
-            statements = self._rounds[model_round].evaluations
-        else:
-            statements = ()
-        if not statements:
-            return None
-        totals = unmask_sum([_words(signed.statement.masked) for signed in statements])
-        declared = self.task.terms.evaluation_metrics
-        return {
-            metric.name: total / metric.scale
-            for metric, total in zip(declared, totals, strict=True)
-        }
+            return evaluation_sums(self.task, self._closing)
+        if model_round < len(self._rounds):
+            return evaluation_sums(self.task, self._rounds[model_round].evaluations)
+        return None
 
     def bundle(self) -> RunBundle:
         """Return the public bundle of all completed rounds."""
@@ -341,7 +397,11 @@ class ServerRun:
                 ).decode()
                 for entry in self._rounds
             },
-            ciphertexts={},
+            ciphertexts={
+                digest: base64.b64encode(frame).decode()
+                for entry in self._rounds
+                for digest, frame in entry.public_ciphertexts().items()
+            },
         )
 
     # --- details -------------------------------------------------------------------------
@@ -392,7 +452,7 @@ class ServerRun:
     def _collect_reports(self, entry: CollectedRound, replies: Iterable[Reply]) -> None:
         manifest = entry.aggregate.manifest
         for reply in replies:
-            for report in reply.value.reports if reply.value is not None else ():
+            for report in _reports_in(reply):
                 statement = report.model.statement
                 bound = (statement.task_id, statement.round, statement.manifest_digest)
                 if bound != (manifest.task_id, manifest.round, manifest.digest):
@@ -405,75 +465,13 @@ class ServerRun:
                 member = report.model.node in self.task.roster.nodes
                 if member and report.metrics.digest == statement.metrics_digest:
                     entry.reports.setdefault(report.model.node, report)
-
-    def _take_fingerprint(
-        self,
-        reply: Reply,
-        value: EvaluateReply,
-        updates: dict[str, AcceptedUpdate],
-        points: tuple[int, ...],
-        taken: dict[str, Signed[FingerprintStatement]],
-    ) -> None:
-        signed = value.fingerprint
-        if signed is None:
-            return
-        manifest = self._require_current().aggregate.manifest
-        statement = check_fingerprint_binding(manifest, signed, self.task.domain)
-        update = updates.get(signed.node)
-        if update is None:
-            raise RecordError(f"{signed.node} signed fingerprints and is no survivor")
-        self._pins.pin(reply.flower_node, signed.node)
-        residues = update.ciphertext.residues()
-        if statement.fingerprints != tuple(fingerprint(residues, point) for point in points):
-            raise RecordError(
-                f"{signed.node} signed false fingerprints of the update that it signed itself"
-            )
-        taken[signed.node] = signed
-
-    def _take_evaluation(
-        self,
-        value: EvaluateReply,
-        taken: dict[str, Signed[EvaluationStatement]],
-        *,
-        model_round: int,
-        closing: bool,
-    ) -> None:
-        signed = value.evaluation
-        if signed is None:
-            return
-        entry = self._rounds[-1] if closing else self._require_current()
-        manifest = entry.aggregate.manifest
-        statement = signed.check(self.task.domain)
-        bound = (
-            statement.task_id,
-            statement.manifest_digest,
-            statement.model_round,
-            statement.closing,
-            len(statement.masked),
-        )
-        declared = len(self.task.terms.evaluation_metrics)
-        if bound != (self.task.task_id, manifest.digest, model_round, closing, declared):
-            raise RecordError(f"{signed.node} signed an evaluation for another exchange")
-        if signed.node in manifest.nodes:
-            taken[signed.node] = signed
-
-    def _possible(
-        self,
-        nodes: tuple[str, ...],
-        evaluations: dict[str, Signed[EvaluationStatement]],
-        *,
-        where: str,
-    ) -> tuple[Signed[EvaluationStatement], ...]:
-        """Return the evaluations if all are there and their sums are possible, else none."""
-        if set(evaluations) != set(nodes):
-            return ()
-        statements = tuple(evaluations[node] for node in nodes)
-        try:
-            check_evaluation_sums(self.task.terms.evaluation_metrics, statements, where=where)
-        except VerificationError as error:
-            log.warning("ALARM: %s; a node evaluated dishonestly, the sums are dropped", error)
-            return ()
-        return statements
+                    if report.false_openings:
+                        log.error(
+                            "ALARM: round %d: %s found false openings of %s",
+                            manifest.round,
+                            report.model.node,
+                            ", ".join(report.false_openings),
+                        )
 
     def _note_behind(self, replies: Iterable[Reply]) -> None:
         behind = [reply.behind for reply in replies if reply.behind is not None]
@@ -497,5 +495,5 @@ def _update_in(reply: Reply) -> TrainReply:
     return reply.value
 
 
-def _words(masked: tuple[int, ...]) -> npt.NDArray[np.uint64]:
-    return np.array(masked, dtype=np.uint64)
+def _reports_in(reply: Reply) -> tuple[ModelReport, ...]:
+    return reply.value.reports if isinstance(reply.value, TrainReply | EvaluateReply) else ()

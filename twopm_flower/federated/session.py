@@ -1,7 +1,8 @@
 """The node's side of a round: everything it checks, opens and signs. Knows no Flower."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,19 +17,25 @@ from twopm_flower.federated.anchor import RecordReader
 from twopm_flower.federated.exchange import (
     CloseOrder,
     EvaluateOrder,
+    EvaluateReply,
     FloatArrays,
     ModelReport,
+    PrepareOrder,
+    PrepareReply,
+    SealedShare,
     TrainOrder,
     TrainReply,
 )
-from twopm_flower.federated.home import TaskFolder
+from twopm_flower.federated.home import KeptUpdate, TaskFolder
+from twopm_flower.federated.key_sharing import KeySharing, UnreadableShares
 from twopm_flower.federated.ledger import TaskLedger
 from twopm_flower.federated.opening import Opener
 from twopm_flower.federated.progress import OwnUpdate, Progress
 from twopm_flower.federated.task import TaskContext, weighted_values
-from twopm_flower.privacy.frame import encode_update
+from twopm_flower.privacy.frame import encode_update, parse_update
 from twopm_flower.privacy.keys import SealingKey, SharedKey
 from twopm_flower.privacy.masking import mask
+from twopm_flower.privacy.one_time_key import OneTimeKey
 from twopm_flower.privacy.residues import challenges, fingerprint
 from twopm_flower.privacy.update import encrypt_update
 from twopm_flower.records.canonical import canonical_bytes
@@ -37,6 +44,7 @@ from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import (
     EvaluationStatement,
     FingerprintStatement,
+    ReaderKey,
     Signed,
     TypedDataSigner,
     UpdateStatement,
@@ -61,7 +69,10 @@ class NodeSession:
     sealing_key : SealingKey
         The node's X25519 key, for the masks of its evaluation.
     key : SharedKey or None
-        The shared key; None in plaintext mode.
+        The shared key, or the group key that one-time keys are opened under; None in
+        plaintext mode.
+    pinned : collection of str
+        The nodes that this node's operator trusts to be who they say.
     chain : RecordReader
         The operator's own chain endpoint.
     policy : NodeSettings
@@ -80,6 +91,7 @@ class NodeSession:
         signer: TypedDataSigner,
         sealing_key: SealingKey,
         key: SharedKey | None,
+        pinned: Collection[str],
         chain: RecordReader,
         policy: NodeSettings,
         app_bundle: str,
@@ -99,7 +111,10 @@ class NodeSession:
             app_bundle=app_bundle,
             run_config=run_config,
         )
-        self._opener = Opener(self._ledger, signer, key)
+        self._sharing: KeySharing | None = None
+        if key is not None and task.shares_keys:
+            self._sharing = KeySharing(self._ledger, signer, key, pinned)
+        self._opener = Opener(self._ledger, signer, key, self._sharing)
 
     @property
     def progress(self) -> Progress:
@@ -109,6 +124,23 @@ class NodeSession:
     def guarded(self, step: Callable[[], T]) -> T:
         """Run a step; see :meth:`TaskLedger.guarded`."""
         return self._ledger.guarded(step)
+
+    # --- prepare -------------------------------------------------------------------------
+
+    def prepare(self, order: PrepareOrder) -> PrepareReply:
+        """Publish the key for the shares of the first round.
+
+        Raises
+        ------
+        ProtocolViolation
+            The task deals no shares, or its first round was opened.
+        """
+        self._ledger.check_evaluate_config(order.config, 0)
+        if self._sharing is None or self.progress.opened_round:
+            raise ProtocolViolation(
+                "the server asks for a reader key that this task, or this round, has no use for"
+            )
+        return PrepareReply(readers=(self._sharing.publish(1, 1),))
 
     # --- train ---------------------------------------------------------------------------
 
@@ -122,6 +154,20 @@ class NodeSession:
             )
         reports = self._opener.advance(order.initial, order.openings, upto=order.round - 1)
         return self._ledger.model(order.round - 1), reports
+
+    def kept_reply(self, order: TrainOrder, reports: tuple[ModelReport, ...]) -> TrainReply | None:
+        """Return the update that this node signed for the attempt before, if it did.
+
+        The same order again gets the same answer: a second signed update of one attempt, or a
+        second encryption of nearly the same values, would only serve an attacker.
+        """
+        own = self.progress.update
+        if own is None or (own.round, own.attempt) != (order.round, order.attempt):
+            return None
+        kept = self._folder.load_update(order.round, order.attempt)
+        return TrainReply(
+            frame=kept.frame, update=kept.statement, reports=reports, shares=kept.shares
+        )
 
     def finish_train(
         self,
@@ -143,20 +189,26 @@ class NodeSession:
         delta = {
             name: trained[name].astype(np.float64) - base[name].astype(np.float64) for name in base
         }
+        one_time = None
+        if task.shares_keys:
+            one_time = OneTimeKey.fresh(task.one_time_seed(order.round, order.attempt))
         encrypted, clipped = encrypt_update(
             delta,
             weighted_values(terms.train_metrics, metrics, member.samples),
             layout=task.layout,
             parameters=task.parameters,
             backend=task.backend,
-            key=self._key,
+            key=one_time or self._key,
             clip=terms.clip,
             samples=member.samples,
             max_samples=terms.max_samples,
         )
         context = task.frame(order.round, order.attempt, member.node)
-        ciphertext = task.backend.expand(encrypted)
-        update_digest = ciphertext.digest(context)
+        update_digest = task.backend.expand(encrypted).digest(context)
+        root = ZERO_DIGEST
+        shares: tuple[SealedShare, ...] = ()
+        if self._sharing is not None and one_time is not None:
+            root, shares = self._sharing.deal(one_time, order.round, order.attempt, order.readers)
         statement = UpdateStatement(
             task_id=task.task_id,
             round=order.round,
@@ -172,9 +224,14 @@ class NodeSession:
             parameters_id=terms.parameters_id,
             layout_digest=terms.layout_digest,
             update_digest=update_digest,
-            shares_root=ZERO_DIGEST,
+            shares_root=root,
         )
-        self._folder.save_update(order.round, order.attempt, ciphertext.residues())
+        kept = KeptUpdate(
+            frame=encode_update(context, encrypted, task.parameters.backend),
+            statement=sign(statement, self._signer, task.domain),
+            shares=shares,
+        )
+        self._folder.save_update(order.round, order.attempt, kept)
         self._ledger.store(
             self.progress.changed(
                 update=OwnUpdate(
@@ -191,9 +248,7 @@ class NodeSession:
                 terms.clip,
             )
         return TrainReply(
-            frame=encode_update(context, encrypted, task.parameters.backend),
-            update=sign(statement, self._signer, task.domain),
-            reports=reports,
+            frame=kept.frame, update=kept.statement, reports=reports, shares=kept.shares
         )
 
     def _check_samples(self, metrics: dict[str, float]) -> None:
@@ -208,15 +263,33 @@ class NodeSession:
 
     # --- evaluate ------------------------------------------------------------------------
 
-    def begin_evaluate(
-        self, order: EvaluateOrder
-    ) -> tuple[FloatArrays, Signed[FingerprintStatement] | None]:
-        """Check a round's manifest; return the model opened last and the own fingerprints."""
+    def begin_evaluate(self, order: EvaluateOrder) -> tuple[FloatArrays, EvaluateReply]:
+        """Check a round's manifest; return the model opened last, and what this node signs.
+
+        The reply has the own fingerprints and, in ``one-time-key`` mode, the opened share of
+        the key sum and the reader keys for what may come next; the evaluation comes later.
+        """
         manifest = order.manifest
         self._ledger.check_evaluate_config(order.config, manifest.round)
         self._ledger.accept_manifest(manifest, order.updates)
         signed = self._fingerprint(manifest) if self._ledger.survives(manifest) else None
-        return self._ledger.model(self.progress.opened_round), signed
+        reply = EvaluateReply(fingerprint=signed, evaluation=None)
+        if self._sharing is not None:
+            reply = replace(reply, readers=self._publish_next(self._sharing, manifest))
+            try:
+                key = self._sharing.open(manifest, order.updates, order.shares)
+                reply = replace(reply, key=key)
+            except UnreadableShares as error:
+                reply = replace(reply, bad_dealers=error.dealers)
+        return self._ledger.model(self.progress.opened_round), reply
+
+    def _publish_next(
+        self, sharing: KeySharing, manifest: RoundManifest
+    ) -> tuple[Signed[ReaderKey], ...]:
+        again = sharing.publish(manifest.round, manifest.attempt + 1)
+        if manifest.round == self._task.terms.rounds:
+            return (again,)
+        return (again, sharing.publish(manifest.round + 1, 1))
 
     def finish_evaluate(
         self, manifest: RoundManifest, metrics: dict[str, float], *, closing: bool = False
@@ -279,7 +352,11 @@ class NodeSession:
         return self._ledger.model(last), reports
 
     def _fingerprint(self, manifest: RoundManifest) -> Signed[FingerprintStatement]:
-        residues = self._folder.load_update(manifest.round, manifest.attempt)
+        task = self._task
+        kept = self._folder.load_update(manifest.round, manifest.attempt)
+        context = task.frame(manifest.round, manifest.attempt, self._signer.address)
+        seeded = parse_update(kept.frame, context, task.parameters, task.layout)
+        residues = task.backend.expand(seeded).residues()
         statement = FingerprintStatement(
             task_id=manifest.task_id,
             round=manifest.round,
@@ -290,7 +367,7 @@ class NodeSession:
                 fingerprint(residues, point) for point in challenges(manifest.digest)
             ),
         )
-        return sign(statement, self._signer, self._task.domain)
+        return sign(statement, self._signer, task.domain)
 
 
 def mask_context(task_id: str, manifest_digest: str, model_round: int, *, closing: bool) -> bytes:

@@ -103,6 +103,7 @@ class SimulationSetup:
             clip=self._options.clip,
             dataset=_same(trained, "dataset"),
             min_contributors=self._options.min_contributors,
+            colluders=self._options.colluders,
         )
         task_id, roster = self._join(connector, terms, cards, samples, initial)
         _warn_of_minority(terms.quorum, len(roster.members))

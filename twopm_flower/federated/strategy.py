@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +133,18 @@ class EncryptedAggregation(Strategy):
     ) -> Iterable[Message]:
         """Show the manifest to all nodes, and ask for fingerprints and an evaluation."""
         live = self._require_live()
-        return self._messages(
-            live.run.evaluate_order(), MessageType.EVALUATE, list(grid.get_node_ids())
-        )
+        order = live.run.evaluate_order()
+        nodes = list(grid.get_node_ids())
+        if not live.run.task.shares_keys:
+            return self._messages(order, MessageType.EVALUATE, nodes)
+        # Only here do messages of one exchange differ: each node gets the shares sealed to it.
+        return [
+            message
+            for node in nodes
+            for message in self._messages(
+                replace(order, shares=live.run.shares_for(node)), MessageType.EVALUATE, [node]
+            )
+        ]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -229,6 +238,8 @@ class EncryptedAggregation(Strategy):
         for callback in live.callbacks:
             callback.run_started()
         try:
+            if prepared.task.shares_keys:
+                self._prepare(grid)
             for round_ in range(1, prepared.task.terms.rounds + 1):
                 self._run_round(grid, round_)
             self._close(grid)
@@ -239,6 +250,17 @@ class EncryptedAggregation(Strategy):
             self._live = None
         return live.result
 
+    def _prepare(self, grid: Grid) -> None:
+        """Ask all nodes for the keys that shares of the first round are sealed to."""
+        live = self._require_live()
+        coordinator = live.settings.coordinator
+        wait_for_nodes(grid, live.run.task.fewest_contributors, coordinator.nodes_wait_s)
+        messages = self._messages(
+            live.run.prepare_order(), MessageType.EVALUATE, list(grid.get_node_ids())
+        )
+        replies = self._exchange(grid, messages, coordinator.evaluate_timeout_s)
+        live.run.accept_prepare([parse_reply(m, wire.parse_prepare_reply) for m in replies])
+
     def _run_round(self, grid: Grid, round_: int) -> None:
         live = self._require_live()
         terms = live.run.task.terms
@@ -248,7 +270,7 @@ class EncryptedAggregation(Strategy):
             callback.before_round(round_)
         for attempt in range(1, coordinator.max_attempts + 1):
             live.attempt = attempt
-            needed = max(terms.min_contributors, self.base.min_available_nodes)
+            needed = max(live.run.task.fewest_contributors, self.base.min_available_nodes)
             wait_for_nodes(grid, needed, coordinator.nodes_wait_s)
             started = time.monotonic()
             train_replies = self._exchange(
@@ -272,7 +294,7 @@ class EncryptedAggregation(Strategy):
             metrics = self.aggregate_evaluate(round_, evaluate_replies)
             if live.missing:
                 log.warning(
-                    "round %d, attempt %d: no fingerprints from %s; a new attempt without them",
+                    "round %d, attempt %d is spoiled by %s; a new attempt without them",
                     round_,
                     attempt,
                     ", ".join(live.missing),
@@ -406,7 +428,7 @@ class _Live:
         self.upload_bytes: dict[str, int] = {}
 
 
-def _means(sums: dict[str, float]) -> MetricRecord:
+def _means(sums: Mapping[str, float]) -> MetricRecord:
     """Return the sums, and beside each its mean over the evaluated rows."""
     rows = sums.get(wire.SAMPLES, 0)
     means = {

@@ -11,7 +11,11 @@ from twopm_flower.federated.exchange import FloatArrays
 from twopm_flower.privacy.backend import Backend, open_backend
 from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.layout import Layout, Metric
+from twopm_flower.privacy.one_time_key import public_seed
 from twopm_flower.privacy.parameters import AdditiveParameters
+from twopm_flower.privacy.sealed_shares import OpeningContext, ShareContext
+from twopm_flower.privacy.sharing import fewest_survivors, threshold_for
+from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.statements import Domain
 from twopm_flower.records.terms import Configuration, MetricTerm, TaskTerms, model_digest
@@ -71,6 +75,65 @@ class TaskContext:
     def aggregate_frame(self, round_: int, attempt: int) -> FrameContext:
         """Return what an aggregate frame must be bound to; it belongs to no node."""
         return self.frame(round_, attempt, ZERO_NODE)
+
+    @property
+    def shares_keys(self) -> bool:
+        """Whether every node encrypts with a key of its own, of which it deals out shares."""
+        return self.terms.trust_mode == "one-time-key"
+
+    @cached_property
+    def threshold(self) -> int:
+        """How many opened shares it takes to open a sum of one-time keys."""
+        return threshold_for(len(self.roster.members), self.terms.colluders)
+
+    @property
+    def fewest_contributors(self) -> int:
+        """Fewest updates in a sum that is opened."""
+        if not self.shares_keys:
+            return self.terms.min_contributors
+        return max(
+            self.terms.min_contributors, fewest_survivors(self.threshold, self.terms.colluders)
+        )
+
+    def point(self, node: str) -> int:
+        """Return where a member's shares are taken: its place in the roster, from 1 on."""
+        return 1 + self.roster.nodes.index(node)
+
+    def one_time_seed(self, round_: int, attempt: int) -> bytes:
+        """Return the public seed of the uniform half of an attempt's ciphertexts."""
+        domain = self.domain
+        return public_seed(
+            domain.chain_id, domain.verifying_contract, self.task_id, round_, attempt
+        )
+
+    def share_context(
+        self, round_: int, attempt: int, *, dealer: str, reader: str, reader_key: str
+    ) -> ShareContext:
+        """Return what a sealed share is bound to."""
+        return ShareContext(
+            chain_id=self.domain.chain_id,
+            contract=self.domain.verifying_contract,
+            task_id=self.task_id,
+            roster_digest=self.roster.digest,
+            round=round_,
+            attempt=attempt,
+            threshold=self.threshold,
+            dealer=dealer,
+            reader=reader,
+            reader_key=reader_key,
+        )
+
+    def opening_context(self, manifest: RoundManifest, node: str) -> OpeningContext:
+        """Return what an opened share is bound to."""
+        return OpeningContext(
+            chain_id=self.domain.chain_id,
+            contract=self.domain.verifying_contract,
+            task_id=self.task_id,
+            round=manifest.round,
+            attempt=manifest.attempt,
+            manifest_digest=manifest.digest,
+            node=node,
+        )
 
     def configuration(self, round_: int, run_config: dict[str, Any]) -> Configuration:
         """Return the configuration that nodes must see in a round."""

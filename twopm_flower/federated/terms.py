@@ -8,7 +8,9 @@ from twopm_flower.errors import ConfigError
 from twopm_flower.federated.exchange import FloatArrays
 from twopm_flower.privacy.layout import Layout, Metric
 from twopm_flower.privacy.parameters import AdditiveParameters
+from twopm_flower.privacy.sharing import fewest_survivors, threshold_for
 from twopm_flower.records.terms import ArrayTerm, MetricTerm, TaskTerms, TrustMode, model_digest
+from twopm_flower.verify.task_steps import BACKENDS
 
 SAMPLES = "num-examples"
 FLOAT_BOUND = 16.0
@@ -34,6 +36,7 @@ def build_terms(
     run_config: dict[str, Any],
     app_bundle: str,
     dataset: dict[str, Any],
+    colluders: int = 0,
 ) -> TaskTerms:
     """Return the terms of a task.
 
@@ -46,16 +49,21 @@ def build_terms(
         the node's rows, summed over all rows). ``num-examples`` comes first in evaluations.
     max_nodes : int
         Room in the sums; decides how precise they are.
+    colluders : int
+        In ``one-time-key`` mode: nodes that may work together with the server and still
+        learn no other node's update; no part of the other modes.
 
     Raises
     ------
     ConfigError
-        A mode that is not available.
+        An array that is not float32, or too few contributors for the colluders.
     """
-    if trust_mode == "one-time-key":
+    if trust_mode != "one-time-key":
+        colluders = 0
+    elif min_contributors < colluders + 2:
         raise ConfigError(
-            "the trust mode one-time-key is not available in this version",
-            hint="Use shared-key.",
+            f"a sum of {min_contributors} updates hides none from {colluders} colluders: "
+            f"min-contributors must be at least {colluders + 2}"
         )
     for name, array in initial.items():
         if array.dtype != np.float32:
@@ -63,9 +71,7 @@ def build_terms(
                 f"array {name!r} of the initial model is {array.dtype}; only float32 is trained",
                 hint="Convert it, or leave it out of the model that is federated.",
             )
-    parameters = AdditiveParameters.derive(
-        "plaintext" if trust_mode == "plaintext" else "bfv", max_nodes
-    )
+    parameters = AdditiveParameters.derive(BACKENDS[trust_mode], max_nodes)
     train_terms = _train_terms(train_metrics, parameters.limit, max_samples)
     layout = Layout(
         arrays=tuple((name, tuple(array.shape)) for name, array in initial.items()),
@@ -78,6 +84,7 @@ def build_terms(
         rounds=rounds,
         min_contributors=min_contributors,
         quorum=quorum,
+        colluders=colluders,
         max_samples=max_samples,
         clip=clip,
         parameters=parameters.to_dict(),
@@ -109,9 +116,19 @@ def automatic_terms(
     trust_mode: TrustMode,
     clip: float,
     min_contributors: int,
+    colluders: int,
     dataset: dict[str, Any],
 ) -> TaskTerms:
-    """Return the terms of a simulated task, from what the nodes reported at enrolment."""
+    """Return the terms of a simulated task, from what the nodes reported at enrolment.
+
+    Raises
+    ------
+    ConfigError
+        As `build_terms`, or the nodes are too few for the colluders.
+    """
+    if trust_mode == "one-time-key":
+        threshold = threshold_for(len(samples), colluders)
+        min_contributors = max(min_contributors, fewest_survivors(threshold, colluders))
     return build_terms(
         initial,
         title="simulation",
@@ -129,6 +146,7 @@ def automatic_terms(
         run_config=run_config,
         app_bundle=app_bundle,
         dataset=dataset,
+        colluders=colluders,
     )
 
 

@@ -51,6 +51,7 @@ UPDATE_STYPE = "twopm.update/v1"
 AGGREGATE_STYPE = "twopm.aggregate/v1"
 SHARE_STYPE = "twopm.share/v1"
 KEY_STYPE = "twopm.key/v1"
+CIPHERTEXT_STYPE = "twopm.ciphertext/v1"
 SAMPLES = "num-examples"
 Kind = Literal["prepare", "train", "evaluate", "close", "enrol", "join", "deal", "accept"]
 Order = PrepareOrder | TrainOrder | EvaluateOrder | CloseOrder
@@ -115,7 +116,7 @@ def _put_openings(
     )
     content[CIPHERTEXTS] = ArrayRecord(
         {
-            _place(o.manifest, node): blob(frame, UPDATE_STYPE)
+            _place(o.manifest, node): blob(frame, CIPHERTEXT_STYPE)
             for o in openings
             for node, frame in o.ciphertexts.items()
         }
@@ -347,7 +348,7 @@ def _openings(content: RecordDict, values: list[Any]) -> Iterable[Opening]:
             aggregate=_blob_bytes(frame, AGGREGATE_STYPE),
             keys=tuple(_opened_keys(content, manifest, value["keys"])),
             ciphertexts={
-                node: _blob_bytes(ciphertexts[_place(manifest, node)], UPDATE_STYPE)
+                node: _blob_bytes(ciphertexts[_place(manifest, node)], CIPHERTEXT_STYPE)
                 for node in manifest.nodes
                 if _place(manifest, node) in ciphertexts
             },

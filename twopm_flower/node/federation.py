@@ -149,7 +149,7 @@ class LocalFederation(Lifetime):
             confirm_task(home, task_id, roster, reader=reader)
         self.told(f"roster of {len(roster.members)} frozen, confirmed by every node")
         dealer = None
-        if terms.trust_mode == "shared-key":
+        if terms.trust_mode != "plaintext":
             dealer = self._deal(task_id, roster)
         return Task(task_id, invitation, roster, dealer, labels)
 

@@ -1,7 +1,7 @@
 """Handing over what a run left: the bundle to a verifier, the model to whoever may have it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twopm_flower.errors import ConfigError, RecordError
@@ -35,6 +35,7 @@ def export_bundle(
 ) -> RunBundle:
     """Write one file that holds all a stranger needs to check a run.
 
+    Ciphertexts are part of it where they may be seen by all, in ``one-time-key`` mode.
     What was delivered to the chain since the run ended is filled in, if the chain answers.
 
     Raises
@@ -42,7 +43,10 @@ def export_bundle(
     ConfigError
         No such run, or its ciphertexts were not kept.
     """
-    run = load_run(home, named, with_ciphertexts=with_ciphertexts)
+    run = load_run(home, named, with_ciphertexts=True)
+    mode = run.bundle.terms.trust_mode
+    if mode == "shared-key" and not with_ciphertexts:
+        run = replace(run, bundle=run.bundle.model_copy(update={"ciphertexts": {}}))
     if with_ciphertexts and not run.bundle.ciphertexts:
         raise ConfigError(
             f"the ciphertexts of task {run.bundle.task_id} are not all in {run.path.parent}",
@@ -50,8 +54,8 @@ def export_bundle(
         )
     reader, _ = open_chain(home, run.bundle.deployment)
     bundle = run.bundle if reader is None else refreshed(run.bundle, reader)
-    mode = 0o600 if with_ciphertexts and bundle.terms.trust_mode == "shared-key" else 0o644
-    write_atomically(out, bundle.to_bytes(), mode=mode)
+    secret = with_ciphertexts and mode == "shared-key"
+    write_atomically(out, bundle.to_bytes(), mode=0o600 if secret else 0o644)
     return bundle
 
 

@@ -20,6 +20,7 @@ from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import tagged_digest
 from twopm_flower.records.terms import TaskTerms, model_digest
+from twopm_flower.verify.task_steps import BACKENDS
 
 FloatArrays = dict[str, npt.NDArray[np.float32]]
 
@@ -28,8 +29,6 @@ TRAIN_CONFIG: Final = ("epochs", "lr", "batch-size", "l2", "seed")
 
 METRICS: Final = {"correct": "int", "loss": "float"}
 """What the app reports of training and of evaluation, beside the number of rows."""
-
-_BACKENDS: Final = {"shared-key": "bfv", "plaintext": "plaintext"}
 
 
 @dataclass(frozen=True)
@@ -150,6 +149,7 @@ def build_student_terms(
         evaluate_config={},
         run_config=dict(run_config),
         app_bundle=app_bundle,
+        colluders=int(run["colluders"]),
         dataset={
             "name": schema.SCHEMA_NAME,
             "label": f"{origin} student-{subject}",
@@ -195,7 +195,7 @@ def check_terms(terms: TaskTerms) -> None:
     for what, stated, derived in (
         ("parameters_id", terms.parameters_id, parameters.identifier),
         ("layout_digest", terms.layout_digest, layout_of(terms).digest),
-        ("backend", parameters.backend, _BACKENDS.get(terms.trust_mode)),
+        ("backend", parameters.backend, BACKENDS[terms.trust_mode]),
     ):
         if stated != derived:
             raise ConfigError(

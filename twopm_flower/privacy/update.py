@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from twopm_flower.errors import PrivacyError
-from twopm_flower.privacy.backend import Backend
+from twopm_flower.privacy.backend import Backend, Key
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
-from twopm_flower.privacy.keys import SharedKey
 from twopm_flower.privacy.layout import Arrays, Integers, Layout, Vector
 from twopm_flower.privacy.packing import pack_from, unpack_pieces
 from twopm_flower.privacy.parameters import AdditiveParameters
@@ -21,7 +20,7 @@ def encrypt_update(
     layout: Layout,
     parameters: AdditiveParameters,
     backend: Backend,
-    key: SharedKey | None,
+    key: Key,
     clip: float,
     samples: int,
     max_samples: int,
@@ -34,7 +33,7 @@ def encrypt_update(
         The difference to the round's base model, array by array.
     metrics : mapping of str to float
         The metrics of the layout; only their sums over the nodes are ever opened.
-    key : SharedKey or None
+    key : SharedKey, OneTimeKey or None
         None for a backend that needs no key.
     clip : float
         Largest magnitude of a value of `delta`.
@@ -76,7 +75,7 @@ def open_aggregate(
     layout: Layout,
     parameters: AdditiveParameters,
     backend: Backend,
-    key: SharedKey | None,
+    key: Key,
     clip: float,
     samples_total: int,
     max_samples: int,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bundle_vectors import RUNS
 from vector_cases import CASES
 
 from twopm_flower.verify import load_bundle, verify_bundle
@@ -19,11 +20,14 @@ def test_the_code_gives_the_stored_vectors(name):
 
 
 def test_every_stored_file_is_recomputed_or_tested_elsewhere():
-    elsewhere = {"openzeppelin_merkle", "run_bundle"}
+    elsewhere = {"openzeppelin_merkle", *RUNS}
     assert {path.stem for path in FOLDER.glob("*.json")} == {*CASES, *elsewhere}
 
 
-def test_the_stored_bundle_of_a_whole_run_verifies_as_long_as_the_format_stands():
-    report = verify_bundle(load_bundle(FOLDER / "run_bundle.json"), chain=None)
+@pytest.mark.parametrize(
+    ("name", "level"), [("run_bundle", "fingerprints"), ("one_time_run_bundle", "re-executed")]
+)
+def test_the_stored_bundle_of_a_whole_run_verifies_as_long_as_the_format_stands(name, level):
+    report = verify_bundle(load_bundle(FOLDER / f"{name}.json"), chain=None)
     assert report.first_failure is None
-    assert (report.exit_code, report.level, report.rounds) == (2, "fingerprints", 1)
+    assert (report.exit_code, report.level, report.rounds) == (2, level, 1)

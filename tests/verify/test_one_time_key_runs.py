@@ -42,6 +42,7 @@ def test_anyone_redoes_the_sums_of_an_honest_run():
     assert (report.exit_code, report.level, report.finalised) == (0, "re-executed", True)
     assert "3 of them open a sum" in report.steps[0].detail
     assert "group key" in report.steps[2].detail
+    assert report.steps[10].detail.startswith("at least 3 nodes opened each sum; ")
 
 
 def test_a_node_that_vanished_is_replaced_by_its_public_ciphertext():

@@ -73,7 +73,10 @@ def check_outcome(subject: Subject) -> str:
         if support
         else "no model was opened yet"
     )
-    return f"{rests} (the decryption itself rests on that quorum of {terms.quorum}); {final}"
+    rests += f" (the decryption itself rests on that quorum of {terms.quorum})"
+    opened = [len(entry.openings) for entry in bundle.rounds if entry.openings]
+    keys = f"at least {min(opened)} nodes opened each sum; " if opened else ""
+    return f"{keys}{rests}; {final}"
 
 
 def check_evaluations(subject: Subject) -> str:

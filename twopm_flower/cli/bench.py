@@ -1,9 +1,11 @@
 """``twopm bench``: what encryption costs, beside what others pay for it."""
 
 import sys
+import tempfile
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 from rich.console import Console
@@ -11,6 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from twopm_flower.cli.output import Home, Json, console, home_of, plain, print_json, say
 from twopm_flower.errors import ConfigError
+
+if TYPE_CHECKING:
+    from twopm_flower.bench.round import RoundOptions
+    from twopm_flower.bench.round_report import DeployedRound
 
 app = typer.Typer(no_args_is_help=True, help="What encryption costs, beside what others pay.")
 
@@ -63,6 +69,65 @@ def he(
     else:
         console().print(render(report))
     raise typer.Exit(0 if report.measurements else 1)
+
+
+class Privacy(StrEnum):
+    """Who could read an update."""
+
+    SHARED_KEY = "shared-key"
+    ONE_TIME_KEY = "one-time-key"
+    PLAINTEXT = "plaintext"
+
+
+@app.command("round", epilog="Example: twopm bench round --parameters 1000000 --rounds 3")
+def round_(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of training.")] = 3,
+    nodes: Annotated[int, typer.Option(min=3, max=10, help="How many nodes take part.")] = 3,
+    privacy: Annotated[Privacy, typer.Option(help="The trust mode.")] = Privacy.SHARED_KEY,
+    parameters: Annotated[
+        int | None,
+        typer.Option(
+            min=1000, help="Train a made-up model of that size.", show_default="the showcase"
+        ),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Training rows of a node, for a made-up model.")
+    ] = 5000,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Also deploy the showcase, as the demo does.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure what encryption, checks and records add to whole rounds of an app."""
+    if deployed and parameters is not None:
+        raise ConfigError(
+            "Only the showcase can be deployed.", hint="Leave --parameters or --deployed out."
+        )
+    from twopm_flower.bench.round import RoundOptions, run_round  # noqa: PLC0415
+    from twopm_flower.bench.round_table import render  # noqa: PLC0415
+
+    options = RoundOptions(
+        rounds=rounds,
+        nodes=nodes,
+        privacy=privacy.value,
+        parameters=parameters,
+        rows=rows,
+        command=_command(),
+    )
+    with _Bar(quiet=json) as bar:
+        bar.doing("the same app in plain Flower and with this package, in one process", 0, 2)
+        report = run_round(options)
+        if deployed:
+            bar.doing("deploying the showcase", 1, 2)
+            report = report.with_deployment(_deploy(options, bar))
+    if out is not None:
+        out.write_text(report.to_json(), encoding="utf-8")
+    if json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        console().print(render(report))
 
 
 @app.command(epilog="Example: twopm bench peers --install")
@@ -131,6 +196,31 @@ class _Bar:
     def doing(self, text: str, done: int, of: int) -> None:
         """Show what is measured now."""
         self._progress.update(self._task, description=plain(text), completed=done, total=of)
+
+    def done(self, text: str) -> None:
+        """Show what the deployment did last."""
+        self._progress.update(self._task, description=plain(text))
+
+    def training(self, round_: int, doing: str) -> None:
+        """Show where the deployment is."""
+        self._progress.update(self._task, description=plain(f"round {round_}: {doing}"))
+
+
+def _deploy(options: "RoundOptions", bar: _Bar) -> "tuple[DeployedRound, ...]":
+    from twopm_flower.bench.round_report import DeployedRound  # noqa: PLC0415
+    from twopm_flower.cli.demo_story import DemoOptions, run_demo  # noqa: PLC0415
+
+    demo = DemoOptions(rounds=options.rounds, nodes=options.nodes, privacy=options.privacy)
+    with tempfile.TemporaryDirectory() as folder:
+        timings = run_demo(Path(folder), demo, bar).timings
+    return tuple(
+        DeployedRound(
+            round=timing.round,
+            wall_s=timing.train_s + timing.own_s + timing.evaluate_s,
+            own_s=timing.own_s,
+        )
+        for timing in timings.rounds
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:

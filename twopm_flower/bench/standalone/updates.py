@@ -17,6 +17,7 @@ CLIP = 0.25
 MAX_SAMPLES = 1000
 
 _LINEAR_BELOW = 1000
+_DEEP_FROM = 100_000
 _OUTPUTS = 10
 _SPREAD = 0.05
 
@@ -24,20 +25,21 @@ _SPREAD = 0.05
 def layers(size: int) -> dict[str, int]:
     """Return the names and sizes of the arrays of a model of `size` parameters.
 
-    Below 1000 parameters it is a linear model with weights and a bias; from there on it has
-    one hidden layer and ten outputs. Peers encrypt array by array, so that their cost grows
-    with the number of arrays: this is the smallest number that a network has.
+    Below 1000 parameters it is a linear model with weights and a bias; from there on a
+    perceptron with ten outputs and one hidden layer, and with three from 100,000 on. Peers
+    encrypt array by array, so that their cost grows with the number of arrays: most networks
+    of such sizes have more.
     """
     if size < _LINEAR_BELOW:
         return {"weight": size - 1, "bias": 1}
     hidden = isqrt(size) // 3
-    rest = hidden + _OUTPUTS * hidden + _OUTPUTS
-    return {
-        "hidden.weight": size - rest,
-        "hidden.bias": hidden,
-        "output.weight": _OUTPUTS * hidden,
-        "output.bias": _OUTPUTS,
-    }
+    found = {"input.weight": 0, "input.bias": hidden}
+    if size >= _DEEP_FROM:
+        for name in ("second", "third"):
+            found |= {f"{name}.weight": hidden * hidden, f"{name}.bias": hidden}
+    found |= {"output.weight": _OUTPUTS * hidden, "output.bias": _OUTPUTS}
+    found["input.weight"] = size - sum(found.values())
+    return found
 
 
 def update(size: int, node: int, seed: int) -> Arrays:

@@ -249,6 +249,16 @@ def test_no_flipped_byte_changes_what_the_guard_remembers(path):
     assert refused
 
 
+def test_damage_that_only_the_integrity_check_can_see_is_noticed(path):
+    with guard_at(path) as guard:
+        ask(guard)
+    spoilt = bytearray(path.read_bytes())
+    spoilt[spoilt.index(KEY.encode(), 2 * 4096) + 9] ^= 1  # in the index, not in the table
+    path.write_bytes(spoilt)
+    with pytest.raises(ConfigError, match="damaged"), guard_at(path):
+        pass
+
+
 def test_a_permit_that_cannot_be_stored_is_not_given(path):
     with guard_at(path, cap=200) as guard:
         ask(guard)

@@ -1,9 +1,11 @@
 """Shares and openings open for whom they are meant, in their context, and for nobody else."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from eth_utils.crypto import keccak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -292,5 +294,36 @@ def test_the_spelling_of_an_address_does_not_change_an_opening():
     assert opening_digest(sealed, lower) == opening_digest(sealed, OPENING)
 
 
-def test_a_share_and_an_opening_of_the_same_bytes_have_digests_of_their_own():
-    assert sealed_share_digest(b"same", CONTEXT) != opening_digest(b"same", OPENING)
+# --- the format, for a second implementation -----------------------------------------------
+
+
+def test_contexts_are_canonical_json_after_a_tag():
+    context = replace(CONTEXT, chain_id=2**60, reader_key="0x" + "0F" * 32)
+    assert context.to_bytes() == (
+        b'twopm-flower/sealed-share/v1\0{"attempt":1,"chain_id":"1152921504606846976",'
+        b'"contract":"0x' + b"aa" * 20 + b'","dealer":"0x' + b"dd" * 20 + b'","reader":"0x'
+        + b"ee" * 20 + b'","reader_key":"0x' + b"0f" * 32 + b'","roster_digest":"0x'
+        + b"02" * 32 + b'","round":3,"task_id":"0x' + b"01" * 32 + b'","threshold":7}'
+    )  # fmt: skip
+    assert OPENING.to_bytes() == (
+        b'twopm-flower/opening/v1\0{"attempt":1,"chain_id":"31337","contract":"0x'
+        + b"aa" * 20 + b'","manifest_digest":"0x' + b"04" * 32 + b'","node":"0x'
+        + b"dd" * 20 + b'","round":3,"task_id":"0x' + b"01" * 32 + b'"}'
+    )  # fmt: skip
+
+
+def test_digests_are_of_the_length_and_bytes_of_the_context_and_of_what_was_sealed():
+    for digest, tag, context in (
+        (sealed_share_digest, b"sealed-share-digest", CONTEXT),
+        (opening_digest, b"opening-digest", OPENING),
+    ):
+        bound = context.to_bytes()
+        hashed = b"twopm-flower/" + tag + b"/v1\0" + len(bound).to_bytes(4, "big") + bound
+        expected = "0x" + hashlib.sha256(hashed + b"sealed").hexdigest()
+        assert digest(b"sealed", context) == expected
+
+
+def test_a_root_is_that_of_doubly_hashed_digests_in_pairs_in_order():
+    dealt = ["0x" + "22" * 32, "0x" + "11" * 32]
+    leaves = sorted(keccak(keccak(bytes.fromhex(digest[2:]))) for digest in dealt)
+    assert shares_root(dealt) == "0x" + keccak(b"".join(leaves)).hex()

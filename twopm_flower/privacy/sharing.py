@@ -164,14 +164,14 @@ def add_shares(shares: Iterable[Share]) -> Share:
     SharingError
         If there is none, more than `MAX_MEMBERS`, or one that is no share.
     """
-    total = np.zeros(RING_DEGREE, np.uint64)
+    total = np.zeros(RING_DEGREE, np.uint32)
     count = 0
     for share in shares:
         total += check_share(share)
         count += 1
     if not 1 <= count <= MAX_MEMBERS:
         raise SharingError(f"{count} shares cannot be added: there are 1 to {MAX_MEMBERS}.")
-    return (total % np.uint64(PRIME)).astype(np.uint32)
+    return total % np.uint32(PRIME)
 
 
 @dataclass(frozen=True, eq=False)

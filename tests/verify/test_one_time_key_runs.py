@@ -348,3 +348,14 @@ def test_ciphertexts_that_were_altered_fail_even_where_the_sum_is_not_redone():
     first, second = list(simulation.bundle.ciphertexts)[:2]
     swapped = {first: simulation.bundle.ciphertexts[second]}
     assert outcome(simulation, ciphertexts=swapped)[0] == 9
+
+
+@pytest.mark.parametrize("absent", [(0,), (3,), (1, 2), (0, 1, 2, 3)])
+def test_ciphertexts_stand_in_for_the_fingerprints_of_any_survivors(absent):
+    simulation = one_time()
+    honest = simulation.bundle.rounds[0].fingerprints
+    kept = tuple(signed for index, signed in enumerate(honest) if index not in absent)
+    rounds = with_round(simulation.bundle, 1, fingerprints=kept)
+    report = report_of(simulation, rounds=rounds)
+    assert report.exit_code == 0
+    assert f"{len(absent)} computed" in report.steps[7].detail

@@ -45,7 +45,7 @@ class AdditiveParameters:
         tau = 54 - g
         2**g * n * L * sum_f 2**(f * w) + 42 * n <= (q - 1) / 2
 
-    The last line lowers L by a few units where k = 1, and never elsewhere. The first
+    The last line lowers L a little where k = 1 (q is below 2**54), and never elsewhere. The first
     coefficient of each row is 0 there, so that a wrongly opened key is noticed.
 
     Attributes

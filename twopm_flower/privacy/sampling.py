@@ -22,8 +22,6 @@ PUBLIC_SEED_BYTES = 32
 
 Words = npt.NDArray[np.uint64]
 
-_WORDS_TAG = "one-time-a/v1"
-_SPARE_TAG = "one-time-a-spare/v1"
 _BLOCK_BYTES = 16
 _ROW_BLOCKS = RING_DEGREE * 8 // _BLOCK_BYTES
 _COINS = np.uint64((1 << BINOMIAL) - 1)
@@ -97,7 +95,7 @@ def uniform_rows(seed: bytes, first_row: int, count: int) -> Residues:
     -------
     ndarray of uint64, shape (count, 2048)
     """
-    stream = WordStream(_key(_WORDS_TAG, seed), first_row * _ROW_BLOCKS)
+    stream = WordStream(_key(tagged_digest("one-time-a/v1", seed)), first_row * _ROW_BLOCKS)
     words = stream.take(count * RING_DEGREE)
     words &= _RESIDUE_MASK
     rows = words.reshape(count, RING_DEGREE)
@@ -108,11 +106,12 @@ def uniform_rows(seed: bytes, first_row: int, count: int) -> Residues:
 
 
 def _replace(row: Residues, seed: bytes, number: int) -> None:
-    stream = WordStream(_key(_SPARE_TAG, seed, number.to_bytes(8, "little")))
+    key = _key(tagged_digest("one-time-a-spare/v1", seed, number.to_bytes(8, "little")))
+    stream = WordStream(key)
     for column in np.flatnonzero(row >= MODULUS).tolist():
         while int(row[column]) >= MODULUS:
             row[column] = stream.take(1)[0] & _RESIDUE_MASK
 
 
-def _key(tag: str, *parts: bytes) -> bytes:
-    return bytes.fromhex(tagged_digest(tag, *parts).removeprefix("0x"))
+def _key(digest: str) -> bytes:
+    return bytes.fromhex(digest.removeprefix("0x"))

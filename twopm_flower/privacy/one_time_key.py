@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from twopm_flower.errors import PrivacyError
+from twopm_flower.errors import BadOpening, PrivacyError
 from twopm_flower.privacy.binding import hexadecimal
 from twopm_flower.privacy.keys import Unprintable
 from twopm_flower.privacy.parameters import MAX_ONE_TIME_NODES, RING_DEGREE
@@ -41,9 +41,9 @@ class OneTimeKey(Unprintable):
             )
         # The offending coefficient is secret, so the error does not name it.
         if int(secret.max()) > bound or int(secret.min()) < -bound:
-            raise PrivacyError(
-                f"A coefficient of a one-time secret exceeds {bound} in magnitude.",
-                hint="It is no sum of the secrets of honest nodes.",
+            raise BadOpening(
+                f"A coefficient of a one-time secret exceeds {bound} in magnitude: it is no sum of "
+                "the secrets of honest nodes."
             )
         self.secret: Secret = secret.astype(np.int64)
         self.secret.setflags(write=False)
@@ -76,8 +76,10 @@ class OneTimeKey(Unprintable):
 
         Raises
         ------
+        BadOpening
+            If a coefficient is larger than in any such sum.
         PrivacyError
-            If the secret cannot be such a sum.
+            If the secret has another shape, or the seed another length.
         """
         return cls(secret_sum, seed, unused=False)
 

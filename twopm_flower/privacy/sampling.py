@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from twopm_flower.privacy.parameters import RING_DEGREE
+from twopm_flower.privacy.parameters import ONE_TIME_NOISE, RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, RESIDUE_BITS, Residues
 from twopm_flower.records.digest import tagged_digest
 
-BINOMIAL = 42
+BINOMIAL = ONE_TIME_NOISE
 """eta: secrets and noise are differences of two binomial variables of so many fair coins,
 so they are at most 42 in magnitude, with variance 21."""
 

@@ -67,7 +67,7 @@ def phase_by_seal(c0, a, secret):
     return np.array([int(x) - MODULUS * (int(x) > MODULUS // 2) for x in phase])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     nodes=st.one_of(st.integers(1, 12), st.sampled_from([50, 100])),
     fields=st.integers(1, 3),

@@ -8,8 +8,9 @@ import pytest
 from run_simulator import simulate
 
 from twopm_flower.errors import RecordError
-from twopm_flower.records.bundle import RunBundle
+from twopm_flower.records.bundle import Deployment, RunBundle
 from twopm_flower.records.canonical import canonical_bytes
+from twopm_flower.records.chaining import ChainedMember
 from twopm_flower.records.fields import Record
 from twopm_flower.verify import chain_view, verify_bundle
 
@@ -159,6 +160,8 @@ def test_a_change_in_any_field_is_noticed_by_its_step(run, part):
 
 
 def fields_of(view):
+    if issubclass(view, Record):
+        return list(view.model_fields)
     return [name for name, member in vars(view).items() if isinstance(member, property)]
 
 
@@ -178,10 +181,10 @@ def with_other_value(honest, name):
 @pytest.mark.parametrize(
     ("view", "place", "steps"),
     [
-        (chain_view.DeploymentView, "pinned", {2}),
+        (Deployment, "pinned", {2}),
         (chain_view.TaskView, "state", {2, 10, 11}),
         (chain_view.FinalView, "final", {11}),
-        (chain_view.MemberView, "roster", {2}),
+        (ChainedMember, "roster", {2}),
         (chain_view.RecordView, "records", {10}),
     ],
 )

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from eth.db.backends.base import BaseDB
 
+from twopm_flower.chain.sqlite_writing import writing
 from twopm_flower.errors import ChainError
 
 SCHEMA_VERSION = "1"
@@ -65,13 +66,8 @@ class DevnetStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Make all writes inside one transaction: after a crash, all of them or none."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with writing(self._connection):
             yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
     @contextmanager
     def reading(self) -> Iterator[None]:

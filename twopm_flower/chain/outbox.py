@@ -23,6 +23,7 @@ from twopm_flower.chain.base import (
     SignedTransaction,
 )
 from twopm_flower.chain.process_lock import ProcessLock
+from twopm_flower.chain.sqlite_writing import writing
 from twopm_flower.errors import ChainError, ChainUnavailable, RecordConflict, TransactionReverted
 
 EntryState = Literal["queued", "broadcast", "mined", "failed"]
@@ -295,14 +296,8 @@ class Outbox:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, writing(self._connection):
+            yield
 
 
 def _key(call: RoundCall | FinaliseCall) -> tuple[str, str, int, int]:

@@ -1,7 +1,6 @@
 """What runs while a ``with`` block does: started at its top, stopped however it is left."""
 
 from abc import ABC, abstractmethod
-from types import TracebackType
 from typing import Self
 
 
@@ -26,10 +25,5 @@ class Lifetime(ABC):
             self.stop()
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

@@ -3,29 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-
-class DeploymentView(Protocol):
-    """Which chain and contracts a view reads."""
-
-    @property
-    def chain_id(self) -> int:
-        """EIP-155 chain id."""
-        ...
-
-    @property
-    def genesis_hash(self) -> str:
-        """Hash of block 0."""
-        ...
-
-    @property
-    def node_registry(self) -> str:
-        """Address of the node registry."""
-        ...
-
-    @property
-    def task_registry(self) -> str:
-        """Address of the task registry."""
-        ...
+from twopm_flower.records.bundle import Deployment
+from twopm_flower.records.chaining import ChainedMember
 
 
 class TaskView(Protocol):
@@ -89,30 +68,6 @@ class TaskView(Protocol):
     @property
     def model_digest(self) -> str | None:
         """The final model."""
-        ...
-
-
-class MemberView(Protocol):
-    """A membership as the task registry's events tell it."""
-
-    @property
-    def node(self) -> str:
-        """The member's address."""
-        ...
-
-    @property
-    def samples(self) -> int:
-        """Samples committed to."""
-        ...
-
-    @property
-    def data_commitment(self) -> str:
-        """Salted commitment to them."""
-        ...
-
-    @property
-    def sealing_key(self) -> str:
-        """X25519 public key."""
         ...
 
 
@@ -206,7 +161,7 @@ class ChainView(Protocol):
         """Check that the endpoint serves the chain and the contracts that it is pinned to."""
         ...
 
-    def deployment(self) -> DeploymentView:
+    def deployment(self) -> Deployment:
         """Return what the reader is pinned to."""
         ...
 
@@ -214,7 +169,7 @@ class ChainView(Protocol):
         """Return a task."""
         ...
 
-    def members(self, task_id: str) -> Sequence[MemberView]:
+    def members(self, task_id: str) -> Sequence[ChainedMember]:
         """Return the roster, in the order of joining."""
         ...
 

@@ -137,13 +137,19 @@ def kind_of(path):
     )
 
 
+# What one-time keys add to a bundle, or have checked in another way.
+DIFFERENT = {"openings", "fingerprints", "updates", "ciphertexts", "colluders", "trust_mode"}
+
+
 def test_a_change_in_one_field_of_each_kind_is_noticed_by_its_step(run):
     value = run.bundle.to_json()
     by_kind = {}
     for path in leaves(value):
         by_kind.setdefault(kind_of(path), []).append(path)
     assert len(by_kind) > 120
-    for number, paths in enumerate(by_kind.values()):
+    for number, (kind, paths) in enumerate(by_kind.items()):
+        if run.bundle.terms.trust_mode == "one-time-key" and not DIFFERENT.intersection(kind):
+            continue
         path = paths[number % len(paths)]
         changed = mutants(leaf_at(value, path))
         check(run, value, path, [changed[number % len(changed)]])

@@ -91,7 +91,7 @@ def check(options, honest, optional, *deformation):
         assert optional.match("/".join(map(str, changed))), changed
 
 
-many = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+many = settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 @many

@@ -20,6 +20,8 @@ from twopm_flower.records.statements import (
 )
 
 FloatArrays = dict[str, npt.NDArray[np.float32]]
+Arrays = dict[str, npt.NDArray[Any]]
+"""Of a whole model: excluded arrays may hold anything."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class PrepareReply:
 class TrainOrder:
     """Server to node: open the last round, then train.
 
-    ``initial`` is the public initial model, for nodes that never saw it; ``openings`` are
+    ``initial`` is the public initial model, excluded arrays and all, for nodes that never
+    saw it; ``openings`` are
     in the order of rounds and usually just the last one; ``readers`` are the keys that shares
     of this attempt's key are sealed to.
     """
@@ -87,7 +90,7 @@ class TrainOrder:
     round: int
     attempt: int
     config: dict[str, Any]
-    initial: FloatArrays
+    initial: Arrays
     openings: tuple[Opening, ...] = ()
     readers: tuple[Signed[ReaderKey], ...] = ()
 
@@ -112,7 +115,7 @@ class CloseOrder:
 
     task_id: str
     config: dict[str, Any]
-    initial: FloatArrays
+    initial: Arrays
     openings: tuple[Opening, ...]
 
 

@@ -13,30 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from twopm_flower.errors import ConfigError, ProtocolViolation
+from twopm_flower.federated.exchange import Arrays
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import ZERO_DIGEST, tagged_digest
-
-AnyArrays = dict[str, npt.NDArray[Any]]
-
-
-def is_excluded(name: str, patterns: Sequence[str]) -> bool:
-    """Tell whether an array's name matches one of the patterns.
-
-    Parameters
-    ----------
-    name : str
-    patterns : sequence of str
-        In the syntax of :mod:`fnmatch`, with regard to case: ``"*.running_mean"``.
-    """
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+from twopm_flower.records.terms import is_excluded
 
 
-def split(
-    arrays: Mapping[str, npt.NDArray[Any]], patterns: Sequence[str]
-) -> tuple[AnyArrays, AnyArrays]:
+def split(arrays: Mapping[str, npt.NDArray[Any]], patterns: Sequence[str]) -> tuple[Arrays, Arrays]:
     """Return the arrays that are federated and those that are not, each in their order."""
-    federated: AnyArrays = {}
-    local: AnyArrays = {}
+    federated: Arrays = {}
+    local: Arrays = {}
     for name, array in arrays.items():
         (local if is_excluded(name, patterns) else federated)[name] = array
     return federated, local
@@ -44,7 +30,7 @@ def split(
 
 def split_initial(
     arrays: Mapping[str, npt.NDArray[Any]], patterns: Sequence[str]
-) -> tuple[AnyArrays, AnyArrays]:
+) -> tuple[Arrays, Arrays]:
     """Return what `split` does of the initial model that a task is made for.
 
     Raises
@@ -73,7 +59,7 @@ def split_initial(
 
 def merged(
     federated: Mapping[str, npt.NDArray[Any]], local: Mapping[str, npt.NDArray[Any]]
-) -> AnyArrays:
+) -> Arrays:
     """Return the whole model, as the app sees it."""
     return {**federated, **local}
 
@@ -102,9 +88,7 @@ def local_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     )
 
 
-def check_local(
-    arrays: Mapping[str, npt.NDArray[Any]], patterns: Sequence[str], agreed: str
-) -> None:
+def check_local(arrays: Mapping[str, npt.NDArray[Any]], agreed: str) -> None:
     """Check the initial values of excluded arrays that a server sent.
 
     Other values than the others have could make this node's update give away its data.
@@ -112,11 +96,8 @@ def check_local(
     Raises
     ------
     ProtocolViolation
-        They are not the agreed ones, or not of excluded arrays.
+        They are not the agreed ones.
     """
-    other = [name for name in arrays if not is_excluded(name, patterns)]
-    if other:
-        raise ProtocolViolation(f"the server sent {other} as excluded arrays; they are not")
     digest = local_digest(arrays)
     if digest != agreed:
         raise ProtocolViolation(
@@ -124,9 +105,9 @@ def check_local(
         )
 
 
-def kept(
+def kept_values(
     trained: Mapping[str, npt.NDArray[Any]], before: Mapping[str, npt.NDArray[Any]]
-) -> AnyArrays:
+) -> Arrays:
     """Return the values to keep of what the app returned, where it had `before`.
 
     An array that the app did not return stays as it was.

@@ -10,6 +10,7 @@ Layout under ``$TWOPM_HOME``::
                     shared.key      0600, in shared-key mode
                     progress.json   what was opened and signed
                     guard.sqlite    which sums were permitted to be opened
+                    local.safetensors  0600, own values of excluded arrays
                     model-<r>.safetensors  update-<r>-<a>.frame, .json
                     reader-<r>-<a>.key  share-<r>-<a>.bin    0600, gone once opened
                     opening-<r>-<a>.bin
@@ -29,7 +30,7 @@ from safetensors.numpy import load_file, save
 
 from twopm_flower.config import Settings, load_settings
 from twopm_flower.errors import ConfigError, ProtocolViolation
-from twopm_flower.federated.exchange import SealedShare
+from twopm_flower.federated.exchange import Arrays, SealedShare
 from twopm_flower.federated.progress import Progress
 from twopm_flower.privacy.keys import SealingKey, SharedKey
 from twopm_flower.records.bundle import NodeCard
@@ -151,6 +152,15 @@ class TaskFolder:
                 hint="It missed an opening; the server sends it again in the next round.",
             )
         return dict(load_file(file))
+
+    def save_local(self, arrays: Arrays) -> None:
+        """Store this node's own values of the arrays that are excluded from the task."""
+        write_atomically(self.path / "local.safetensors", save(arrays), mode=0o600)
+
+    def load_local(self) -> Arrays:
+        """Return this node's own values of the excluded arrays; empty where there are none."""
+        file = self.path / "local.safetensors"
+        return dict(load_file(file)) if file.exists() else {}
 
     def save_report(self, round_: int, data: bytes) -> None:
         """Store the report of the last opening, to send it again if asked."""

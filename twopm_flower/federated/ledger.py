@@ -14,7 +14,8 @@ from twopm_flower.errors import (
     VerificationError,
 )
 from twopm_flower.federated.anchor import RecordReader, await_anchor
-from twopm_flower.federated.exchange import FloatArrays
+from twopm_flower.federated.exchange import Arrays, FloatArrays
+from twopm_flower.federated.excluded import check_local, split
 from twopm_flower.federated.home import TaskFolder
 from twopm_flower.federated.progress import Pending, Progress
 from twopm_flower.federated.task import TaskContext
@@ -97,8 +98,8 @@ class TaskLedger:
         """Return the model of a round in the order of the layout."""
         return self.task.ordered(self.folder.load_model(round_))
 
-    def accept_initial(self, initial: FloatArrays) -> None:
-        """Keep the public initial model, once.
+    def accept_initial(self, initial: Arrays) -> None:
+        """Keep the public initial model, and the values of excluded arrays to start from, once.
 
         Raises
         ------
@@ -111,12 +112,17 @@ class TaskLedger:
             return
         if not initial:
             raise NodeBehind(NO_MODEL, opened_round=0)
-        digest = self.task.model_digest(initial)
+        terms = self.task.terms
+        federated, local = split(initial, terms.excluded)
+        digest = self.task.model_digest(federated)
         if digest != self.task.terms.initial_model:
             raise ProtocolViolation(
                 f"the initial model has digest {digest}, agreed was {self.task.terms.initial_model}"
             )
-        self.folder.save_model(0, initial, digest)
+        check_local(local, terms.initial_excluded)
+        if local:
+            self.folder.save_local(local)
+        self.folder.save_model(0, self.task.ordered(federated), digest)
         self.store(self.progress.changed(model_digest=digest))
 
     def accept_manifest(

@@ -27,10 +27,10 @@ from twopm_flower.federated.active import working_for
 from twopm_flower.federated.app_bundle import app_bundle_digest, running_app_folder
 from twopm_flower.federated.chain_access import deployment_of, open_reader
 from twopm_flower.federated.exchange import (
+    Arrays,
     CloseOrder,
     EvaluateOrder,
     EvaluateReply,
-    FloatArrays,
     PrepareOrder,
     TrainOrder,
 )
@@ -109,7 +109,7 @@ class EncryptionMod:
             return _refusal(msg, f"{type(error).__name__}: see the node's log")
 
     def _handle(self, msg: Message, ctxt: Context, call_next: ClientAppCallable) -> RecordDict:
-        def run_app(arrays: FloatArrays) -> RecordDict:
+        def run_app(arrays: Arrays) -> RecordDict:
             inner = with_content(msg, wire.app_content(msg.content, arrays))
             try:
                 reply = call_next(inner, ctxt)
@@ -181,7 +181,7 @@ def order_task(order: wire.Order) -> str:
 def _step(
     session: NodeSession,
     order: wire.Order,
-    run_app: Callable[[FloatArrays], RecordDict],
+    run_app: Callable[[Arrays], RecordDict],
 ) -> Any:
     match order:
         case PrepareOrder():
@@ -191,26 +191,28 @@ def _step(
             kept = session.kept_reply(order, reports)
             if kept is not None:
                 return kept
-            content = run_app(model)
+            content = run_app(session.whole(model))
             return session.finish_train(
                 order, wire.trained_arrays(content), wire.reported_metrics(content), reports
             )
         case EvaluateOrder():
             model, reply = session.guarded(lambda: session.begin_evaluate(order))
-            evaluation = _evaluation(session, order.manifest, model, run_app, closing=False)
+            evaluation = _evaluation(
+                session, order.manifest, session.whole(model), run_app, closing=False
+            )
             return replace(reply, evaluation=evaluation)
         case CloseOrder():
             model, reports = session.guarded(lambda: session.begin_close(order))
             manifest = order.openings[-1].manifest
-            evaluation = _evaluation(session, manifest, model, run_app, closing=True)
+            evaluation = _evaluation(session, manifest, session.whole(model), run_app, closing=True)
             return EvaluateReply(fingerprint=None, evaluation=evaluation, reports=reports)
 
 
 def _evaluation(
     session: NodeSession,
     manifest: RoundManifest,
-    model: FloatArrays,
-    run_app: Callable[[FloatArrays], RecordDict],
+    model: Arrays,
+    run_app: Callable[[Arrays], RecordDict],
     *,
     closing: bool,
 ) -> Signed[EvaluationStatement] | None:

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from twopm_flower.errors import ImpossibleSum, PrivacyError, ProtocolViolation
-from twopm_flower.federated.exchange import FloatArrays, ModelReport, Opening
+from twopm_flower.federated.exchange import Arrays, ModelReport, Opening
 from twopm_flower.federated.key_sharing import KeySharing
 from twopm_flower.federated.ledger import TaskLedger
 from twopm_flower.privacy.ciphertext import Ciphertext
@@ -49,7 +49,7 @@ class Opener:
         self._sharing = sharing
 
     def advance(
-        self, initial: FloatArrays, openings: tuple[Opening, ...], *, upto: int
+        self, initial: Arrays, openings: tuple[Opening, ...], *, upto: int
     ) -> tuple[ModelReport, ...]:
         """Open what is missing up to a round and return the reports, in the order of rounds.
 

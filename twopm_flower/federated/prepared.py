@@ -30,6 +30,8 @@ class SimulationOptions:
     colluders : int
         In ``one-time-key`` mode: nodes that may work together with the server and still
         learn no other node's update.
+    excluded : tuple of str
+        Patterns (``fnmatch``) of arrays that every node keeps to itself.
     enrol_timeout_s : float
         Bound of each enrolment exchange, in seconds.
     """
@@ -38,6 +40,7 @@ class SimulationOptions:
     clip: float = 1.0
     min_contributors: int = 3
     colluders: int = 1
+    excluded: tuple[str, ...] = ()
     enrol_timeout_s: float = 180.0
 
 

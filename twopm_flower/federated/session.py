@@ -15,6 +15,7 @@ from twopm_flower.errors import (
 )
 from twopm_flower.federated.anchor import RecordReader
 from twopm_flower.federated.exchange import (
+    Arrays,
     CloseOrder,
     EvaluateOrder,
     EvaluateReply,
@@ -26,6 +27,7 @@ from twopm_flower.federated.exchange import (
     TrainOrder,
     TrainReply,
 )
+from twopm_flower.federated.excluded import kept_values, split
 from twopm_flower.federated.home import KeptUpdate, TaskFolder
 from twopm_flower.federated.key_sharing import KeySharing, UnreadableShares
 from twopm_flower.federated.ledger import TaskLedger
@@ -155,6 +157,10 @@ class NodeSession:
         reports = self._opener.advance(order.initial, order.openings, upto=order.round - 1)
         return self._ledger.model(order.round - 1), reports
 
+    def whole(self, model: FloatArrays) -> Arrays:
+        """Return the model as the app sees it, with this node's own excluded arrays."""
+        return {**model, **self._folder.load_local()}
+
     def kept_reply(self, order: TrainOrder, reports: tuple[ModelReport, ...]) -> TrainReply | None:
         """Return the update that this node signed for the attempt before, if it did.
 
@@ -172,14 +178,19 @@ class NodeSession:
     def finish_train(
         self,
         order: TrainOrder,
-        trained: FloatArrays,
+        trained: Arrays,
         metrics: dict[str, float],
         reports: tuple[ModelReport, ...],
     ) -> TrainReply:
-        """Encrypt the difference between the trained and the given model and sign it."""
+        """Encrypt the difference between the trained and the given model and sign it.
+
+        Excluded arrays stay here, and the app gets them back the next time.
+        """
         task, terms = self._task, self._task.terms
         base = self._ledger.model(order.round - 1)
-        trained = task.ordered(trained)
+        federated, returned = split(trained, terms.excluded)
+        local = kept_values(returned, self._folder.load_local())
+        trained = task.ordered(federated)
         self._check_samples(metrics)
         if order.attempt > 1:
             # Two attempts of a round hold almost the same nodes: were both opened, the
@@ -231,6 +242,8 @@ class NodeSession:
             statement=sign(statement, self._signer, task.domain),
             shares=shares,
         )
+        if local:
+            self._folder.save_local(local)
         self._folder.save_update(order.round, order.attempt, kept)
         self._ledger.store(
             self.progress.changed(

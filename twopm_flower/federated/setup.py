@@ -9,7 +9,8 @@ from twopm_flower.errors import ConfigError
 from twopm_flower.federated.app_bundle import app_bundle_digest, running_app_folder
 from twopm_flower.federated.ceremony import check_deal, key_id_of
 from twopm_flower.federated.chain_access import deployment_of, open_connector
-from twopm_flower.federated.exchange import FloatArrays
+from twopm_flower.federated.exchange import Arrays
+from twopm_flower.federated.excluded import local_digest, split
 from twopm_flower.federated.home import TaskFolder
 from twopm_flower.federated.prepared import PreparedRun, SimulationOptions
 from twopm_flower.federated.simulation_setup import SimulationSetup
@@ -23,7 +24,7 @@ def prepare(
     *,
     settings: Settings,
     task: str | None,
-    initial: FloatArrays,
+    initial: Arrays,
     rounds: int,
     train_config: dict[str, Any],
     evaluate_config: dict[str, Any],
@@ -59,7 +60,7 @@ def _load(
     settings: Settings,
     task_id: str,
     *,
-    initial: FloatArrays,
+    initial: Arrays,
     rounds: int,
     train_config: dict[str, Any],
     evaluate_config: dict[str, Any],
@@ -77,11 +78,13 @@ def _load(
         roster=roster,
         key_id=key_id_of(terms, key_deal),
     )
+    federated, local = split(initial, terms.excluded)
     wanted = {
         "rounds": rounds,
         "train_config": train_config,
         "evaluate_config": evaluate_config,
-        "initial_model": context.model_digest(initial),
+        "initial_model": context.model_digest(federated),
+        "initial_excluded": local_digest(local),
         "app_bundle": app_bundle_digest(running_app_folder()),
     }
     for name, value in wanted.items():

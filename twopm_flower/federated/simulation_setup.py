@@ -12,7 +12,7 @@ from twopm_flower.config import Settings
 from twopm_flower.errors import QuorumError
 from twopm_flower.federated import enrolment, wire
 from twopm_flower.federated.ceremony import check_deal, key_id_of, member_of
-from twopm_flower.federated.exchange import FloatArrays
+from twopm_flower.federated.exchange import Arrays
 from twopm_flower.federated.prepared import PreparedRun, SimulationOptions
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.federated.terms import automatic_terms
@@ -38,7 +38,7 @@ class SimulationSetup:
     def run(
         self,
         *,
-        initial: FloatArrays,
+        initial: Arrays,
         rounds: int,
         train_config: dict[str, Any],
         evaluate_config: dict[str, Any],
@@ -61,7 +61,7 @@ class SimulationSetup:
     def _run(
         self,
         devnet: DevnetProcess,
-        initial: FloatArrays,
+        initial: Arrays,
         rounds: int,
         train_config: dict[str, Any],
         evaluate_config: dict[str, Any],
@@ -104,6 +104,7 @@ class SimulationSetup:
             dataset=_same(trained, "dataset"),
             min_contributors=self._options.min_contributors,
             colluders=self._options.colluders,
+            excluded=self._options.excluded,
         )
         task_id, roster = self._join(connector, terms, cards, samples, initial)
         _warn_of_minority(terms.quorum, len(roster.members))
@@ -148,7 +149,7 @@ class SimulationSetup:
         terms: TaskTerms,
         cards: dict[int, NodeCard],
         samples: dict[str, int],
-        initial: FloatArrays,
+        initial: Arrays,
     ) -> tuple[str, Roster]:
         task_id, _ = connector.create_task(
             terms.digest,
@@ -195,7 +196,7 @@ class SimulationSetup:
         roster: Roster,
         cards: dict[int, NodeCard],
         deployment: Deployment,
-        initial: FloatArrays,
+        initial: Arrays,
     ) -> Signed[KeyDeal] | None:
         all_cards = canonical_bytes([card.to_json() for card in cards.values()])
         fields = {"task": task_id, "roster": roster.to_bytes(), "cards": all_cards}
@@ -217,7 +218,7 @@ class SimulationSetup:
         self,
         kind: str,
         fields: dict[str, Any],
-        initial: FloatArrays,
+        initial: Arrays,
         config: dict[str, Any],
         message_type: str = MessageType.TRAIN,
     ) -> dict[int, RecordDict]:

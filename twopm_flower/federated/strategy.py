@@ -177,7 +177,7 @@ class EncryptedAggregation(Strategy):
         grid : Grid
             Where the nodes are.
         initial_arrays : ArrayRecord
-            The public initial model, float32.
+            The public initial model, float32 but for the arrays that are excluded.
         num_rounds : int
             How many rounds; a task created before fixes it.
         timeout : float, optional
@@ -211,7 +211,7 @@ class EncryptedAggregation(Strategy):
             grid,
             settings=settings,
             task=self._task or settings.task,
-            initial=wire.float_arrays(initial_arrays),
+            initial=wire.plain_arrays(initial_arrays),
             rounds=num_rounds,
             train_config=self._base_config(train_config),
             evaluate_config=dict(evaluate_config or {}),
@@ -224,7 +224,7 @@ class EncryptedAggregation(Strategy):
                 task=prepared.task,
                 deployment=prepared.deployment,
                 key_deal=prepared.key_deal,
-                initial=wire.float_arrays(initial_arrays),
+                initial=wire.plain_arrays(initial_arrays),
                 late_limit=settings.coordinator.late_limit,
             ),
             store=store,

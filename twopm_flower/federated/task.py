@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from twopm_flower.errors import ProtocolViolation
-from twopm_flower.federated.exchange import FloatArrays
+from twopm_flower.federated.exchange import Arrays, FloatArrays
 from twopm_flower.privacy.backend import Backend, open_backend
 from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.layout import Layout, Metric
@@ -142,22 +142,28 @@ class TaskContext:
             run_config=run_config,
         )
 
-    def ordered(self, arrays: FloatArrays) -> FloatArrays:
+    def ordered(self, arrays: Arrays) -> FloatArrays:
         """Return a model's arrays in the order of the layout.
 
         Raises
         ------
         ProtocolViolation
-            Names or shapes are not the layout's.
+            Names or shapes are not the layout's, or an array is not float32.
         """
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != dict(self.layout.arrays):
             raise ProtocolViolation(
                 f"the model's arrays are {shapes}, the task's are {dict(self.layout.arrays)}"
             )
+        for name, array in arrays.items():
+            if array.dtype != np.float32:
+                raise ProtocolViolation(
+                    f"array {name!r} of the model is {array.dtype}, not float32",
+                    hint="Convert it, or exclude it by its name in the task's terms.",
+                )
         return {name: arrays[name] for name, _ in self.layout.arrays}
 
-    def model_digest(self, arrays: FloatArrays) -> str:
+    def model_digest(self, arrays: Arrays) -> str:
         """Return the digest of a model in this task's layout.
 
         Raises

@@ -1,11 +1,13 @@
 """The terms of a task that nobody wrote by hand: from a model and what the app reports."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from twopm_flower.errors import ConfigError
-from twopm_flower.federated.exchange import FloatArrays
+from twopm_flower.federated.exchange import Arrays
+from twopm_flower.federated.excluded import local_digest, split_initial
 from twopm_flower.privacy.layout import Layout, Metric
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.sharing import fewest_survivors, threshold_for
@@ -19,7 +21,7 @@ EVALUATION_SCALE = 1 << 16
 
 
 def build_terms(
-    initial: FloatArrays,
+    initial: Arrays,
     *,
     title: str,
     rounds: int,
@@ -37,13 +39,14 @@ def build_terms(
     app_bundle: str,
     dataset: dict[str, Any],
     colluders: int = 0,
+    excluded: Sequence[str] = (),
 ) -> TaskTerms:
     """Return the terms of a task.
 
     Parameters
     ----------
-    initial : dict of ndarray, float32
-        The public initial model.
+    initial : dict of ndarray
+        The public initial model: float32, but for the excluded arrays.
     train_metrics, evaluation_metrics : dict of str to str
         What the app reports: name to ``"int"`` (a count, summed) or ``"float"`` (a mean over
         the node's rows, summed over all rows). ``num-examples`` comes first in evaluations.
@@ -52,11 +55,15 @@ def build_terms(
     colluders : int
         In ``one-time-key`` mode: nodes that may work together with the server and still
         learn no other node's update; no part of the other modes.
+    excluded : sequence of str
+        Patterns (``fnmatch``) of arrays that every node keeps to itself, such as
+        ``"*.running_mean"``; see :mod:`twopm_flower.federated.excluded`.
 
     Raises
     ------
     ConfigError
-        An array that is not float32, or too few contributors for the colluders.
+        An array that is not float32 and not excluded, a pattern that matches none, or too few
+        contributors for the colluders.
     """
     if trust_mode != "one-time-key":
         colluders = 0
@@ -65,19 +72,14 @@ def build_terms(
             f"a sum of {min_contributors} updates hides none from {colluders} colluders: "
             f"min-contributors must be at least {colluders + 2}"
         )
-    for name, array in initial.items():
-        if array.dtype != np.float32:
-            raise ConfigError(
-                f"array {name!r} of the initial model is {array.dtype}; only float32 is trained",
-                hint="Convert it, or leave it out of the model that is federated.",
-            )
+    federated, local = split_initial(initial, excluded)
     parameters = AdditiveParameters.derive(BACKENDS[trust_mode], max_nodes)
     train_terms = _train_terms(train_metrics, parameters.limit, max_samples)
     layout = Layout(
-        arrays=tuple((name, tuple(array.shape)) for name, array in initial.items()),
+        arrays=tuple((name, tuple(array.shape)) for name, array in federated.items()),
         metrics=tuple(Metric(m.name, m.scale, m.maximum) for m in train_terms),
     )
-    weights = b"".join(np.ascontiguousarray(a, dtype="<f4").tobytes() for a in initial.values())
+    weights = b"".join(np.ascontiguousarray(a, dtype="<f4").tobytes() for a in federated.values())
     return TaskTerms(
         title=title,
         trust_mode=trust_mode,
@@ -89,11 +91,13 @@ def build_terms(
         clip=clip,
         parameters=parameters.to_dict(),
         parameters_id=parameters.identifier,
-        arrays=tuple(ArrayTerm(name=n, shape=tuple(a.shape)) for n, a in initial.items()),
+        arrays=tuple(ArrayTerm(name=n, shape=tuple(a.shape)) for n, a in federated.items()),
         train_metrics=train_terms,
         evaluation_metrics=_evaluation_terms(evaluation_metrics),
         layout_digest=layout.digest,
         initial_model=model_digest(layout.digest, weights),
+        excluded=tuple(excluded),
+        initial_excluded=local_digest(local),
         train_config=train_config,
         evaluate_config=evaluate_config,
         run_config=run_config,
@@ -103,7 +107,7 @@ def build_terms(
 
 
 def automatic_terms(
-    initial: FloatArrays,
+    initial: Arrays,
     *,
     rounds: int,
     samples: tuple[int, ...],
@@ -117,6 +121,7 @@ def automatic_terms(
     clip: float,
     min_contributors: int,
     colluders: int,
+    excluded: Sequence[str],
     dataset: dict[str, Any],
 ) -> TaskTerms:
     """Return the terms of a simulated task, from what the nodes reported at enrolment.
@@ -147,6 +152,7 @@ def automatic_terms(
         app_bundle=app_bundle,
         dataset=dataset,
         colluders=colluders,
+        excluded=excluded,
     )
 
 

@@ -7,15 +7,14 @@ means is checked by the session and the aggregator.
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, cast, get_args
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from twopm_flower.errors import RecordError
 from twopm_flower.federated.exchange import (
+    Arrays,
     CloseOrder,
     EvaluateOrder,
     EvaluateReply,
-    FloatArrays,
     KeyOpening,
     ModelReport,
     Opening,
@@ -62,7 +61,7 @@ S = TypeVar("S", bound=Statement)
 def order_content(order: Order, *, arrays_key: str, config_key: str) -> RecordDict:
     """Return the records of a message from server to node."""
     fields: dict[str, Any] = {"task": order.task_id}
-    initial: FloatArrays = {}
+    initial: Arrays = {}
     content = RecordDict()
     match order:
         case PrepareOrder():
@@ -189,7 +188,7 @@ def app_config(content: RecordDict) -> dict[str, Any]:
     return dict(configs[0])
 
 
-def app_content(content: RecordDict, arrays: FloatArrays) -> RecordDict:
+def app_content(content: RecordDict, arrays: Arrays) -> RecordDict:
     """Return the message that the app sees: the model and its configuration, nothing else."""
     arrays_key = next(name for name in content.array_records if not name.startswith(OURS))
     config_key = next(name for name in content.config_records if name != TWOPM)
@@ -199,14 +198,14 @@ def app_content(content: RecordDict, arrays: FloatArrays) -> RecordDict:
     return out
 
 
-def trained_arrays(content: RecordDict) -> FloatArrays:
-    """Return the arrays of the app's train reply, as float32 where they are floats."""
+def trained_arrays(content: RecordDict) -> Arrays:
+    """Return the arrays of the app's train reply."""
     if len(content.array_records) != 1:
         raise RecordError(
             f"the app's train reply carries {len(content.array_records)} ArrayRecords, not one"
         )
     record = next(iter(content.array_records.values()))
-    return float_arrays(record)
+    return plain_arrays(record)
 
 
 def reported_metrics(content: RecordDict) -> dict[str, float]:
@@ -364,27 +363,20 @@ def _opened_keys(content: RecordDict, manifest: RoundManifest, values: Any) -> I
         yield KeyOpening(statement=signed, sealed=_blob_bytes(sealed, KEY_STYPE))
 
 
-def initial_arrays(content: RecordDict) -> FloatArrays:
+def initial_arrays(content: RecordDict) -> Arrays:
     """Return the one plain model of a message; empty where none was sent."""
     records = [r for name, r in content.array_records.items() if not name.startswith(OURS)]
     if len(records) != 1:
         raise RecordError(f"the message carries {len(records)} models, not one")
-    return float_arrays(records[0])
+    return plain_arrays(records[0])
 
 
-def float_arrays(record: ArrayRecord) -> FloatArrays:
-    """Return the arrays of a record, which must all be float32."""
-    arrays = {name: plain_array(name, array) for name, array in record.items()}
-    for name, array in arrays.items():
-        if array.dtype != np.float32:
-            raise RecordError(
-                f"array {name!r} of the model is {array.dtype}, not float32",
-                hint="Convert it, or leave it out of the model that is federated.",
-            )
-    return arrays
+def plain_arrays(record: ArrayRecord) -> Arrays:
+    """Return the arrays of a record as numpy's."""
+    return {name: plain_array(name, array) for name, array in record.items()}
 
 
-def flower_arrays(arrays: FloatArrays) -> dict[str, Array]:
+def flower_arrays(arrays: Arrays) -> dict[str, Array]:
     """Return plain arrays as Flower's."""
     return {name: Array(value) for name, value in arrays.items()}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,11 @@ from twopm_flower.config import load_settings
 from twopm_flower.errors import ConfigError, ProtocolViolation, QuorumError, RecordError
 from twopm_flower.federated.ceremony import check_deal
 from twopm_flower.federated.chain_access import deployment_of
+from twopm_flower.federated.exchange import Arrays
+from twopm_flower.federated.excluded import local_digest, split
 from twopm_flower.federated.home import NodeHome, TaskFolder, write_atomically
 from twopm_flower.federated.task import layout_of
-from twopm_flower.node.terms import FloatArrays, check_terms, initial_model_digest
+from twopm_flower.node.terms import check_terms, initial_model_digest
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.records.bundle import DealtKey, Deployment, JoinRequest
 from twopm_flower.records.fields import Digest, Record
@@ -39,7 +42,7 @@ def create_task(
     home: Path,
     connector: ChainConnector,
     terms: TaskTerms,
-    initial: Mapping[str, npt.NDArray[np.float32]],
+    initial: Mapping[str, npt.NDArray[Any]],
 ) -> Invitation:
     """Put the digest of the terms on chain and keep terms and initial model.
 
@@ -50,8 +53,8 @@ def create_task(
     connector : ChainConnector
         Acts for the coordinator's account.
     terms : TaskTerms
-    initial : mapping of str to ndarray of float32
-        The public initial model that the terms name.
+    initial : mapping of str to ndarray
+        The public initial model that the terms name: float32, but for excluded arrays.
 
     Raises
     ------
@@ -61,11 +64,7 @@ def create_task(
         The chain cannot be used, or refuses the task.
     """
     check_terms(terms)
-    digest = initial_model_digest(layout_of(terms), initial)
-    if digest != terms.initial_model:
-        raise ConfigError(
-            f"the initial model has digest {digest}; the terms name {terms.initial_model}"
-        )
+    _check_initial(terms, initial)
     task_id, _ = connector.create_task(
         terms.digest,
         rounds=terms.rounds,
@@ -82,8 +81,8 @@ def create_task(
     return Invitation(deployment=deployment, task_id=task_id, terms=terms)
 
 
-def load_initial_model(folder: TaskFolder) -> FloatArrays:
-    """Return the public initial model of a task, in the order of its layout.
+def load_initial_model(folder: TaskFolder) -> Arrays:
+    """Return the public initial model of a task in the order of its layout, excluded arrays last.
 
     Raises
     ------
@@ -99,12 +98,21 @@ def load_initial_model(folder: TaskFolder) -> FloatArrays:
     stored = load(file.read_bytes())
     terms = folder.terms
     names = [array.name for array in terms.arrays]
-    if sorted(stored) != sorted(names):
-        raise ConfigError(f"{file} holds the arrays {sorted(stored)}, the terms name {names}")
-    arrays = {name: stored[name] for name in names}
-    if initial_model_digest(layout_of(terms), arrays) != terms.initial_model:
-        raise ConfigError(f"{file} is not the initial model that the terms name")
-    return arrays
+    federated, local = split(stored, terms.excluded)
+    if sorted(federated) != sorted(names):
+        raise ConfigError(f"{file} holds the arrays {sorted(federated)}, the terms name {names}")
+    _check_initial(terms, stored)
+    return {**{name: federated[name] for name in names}, **local}
+
+
+def _check_initial(terms: TaskTerms, initial: Mapping[str, npt.NDArray[Any]]) -> None:
+    federated, local = split(initial, terms.excluded)
+    for what, digest, named in (
+        ("model", initial_model_digest(layout_of(terms), federated), terms.initial_model),
+        ("excluded arrays", local_digest(local), terms.initial_excluded),
+    ):
+        if digest != named:
+            raise ConfigError(f"the initial {what} has digest {digest}; the terms name {named}")
 
 
 def admit(home: Path, connector: ChainConnector, request: JoinRequest) -> TaskState:

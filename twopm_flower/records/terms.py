@@ -1,10 +1,12 @@
 """The terms of a task: everything that all parties agree on before the first round."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from twopm_flower.records.digest import tagged_digest
+from twopm_flower.records.digest import ZERO_DIGEST, tagged_digest
 from twopm_flower.records.fields import Digest, Name, Record, Round, Uint53
 
 TrustMode = Literal["shared-key", "one-time-key", "plaintext"]
@@ -30,6 +32,18 @@ class ArrayTerm(Record):
 
     name: Name
     shape: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...]
+
+
+def is_excluded(name: str, patterns: Sequence[str]) -> bool:
+    """Tell whether an array's name matches one of the patterns.
+
+    Parameters
+    ----------
+    name : str
+    patterns : sequence of str
+        In the syntax of :mod:`fnmatch`, with regard to case: ``"*.running_mean"``.
+    """
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class TaskTerms(Record):
@@ -67,6 +81,8 @@ class TaskTerms(Record):
         Digest of arrays and train metrics.
     initial_model : str
         Digest of the public initial model.
+    initial_excluded : str
+        Digest of the public initial values of the excluded arrays; zero without any.
     train_config, evaluate_config : dict
         Hyperparameters that the server may send; nothing else is accepted.
     run_config : dict
@@ -94,6 +110,7 @@ class TaskTerms(Record):
     evaluation_metrics: tuple[MetricTerm, ...]
     layout_digest: Digest
     initial_model: Digest
+    initial_excluded: Digest = ZERO_DIGEST
     train_config: dict[str, Any]
     evaluate_config: dict[str, Any]
     run_config: dict[str, Any]
@@ -109,9 +126,16 @@ class TaskTerms(Record):
             )
         if self.colluders and self.trust_mode != "one-time-key":
             raise ValueError(
-                f"colluders {self.colluders}: {self.trust_mode} tolerates none, "
-                "one-time-key does"
+                f"colluders {self.colluders}: {self.trust_mode} tolerates none, one-time-key does"
             )
+        if bool(self.excluded) != (self.initial_excluded != ZERO_DIGEST):
+            raise ValueError(
+                f"excluded arrays {list(self.excluded)} do not go with the digest "
+                f"{self.initial_excluded} of their initial values"
+            )
+        both = [array.name for array in self.arrays if is_excluded(array.name, self.excluded)]
+        if both:
+            raise ValueError(f"arrays {both} are aggregated and excluded")
         return self
 
     @property

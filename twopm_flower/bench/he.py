@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from twopm_flower.bench.he_report import HeReport, Measurement, Shares, Skipped, ratios_of
 from twopm_flower.bench.machine import free_memory, this_machine
 from twopm_flower.bench.peers import INSTALL_HINT, PEERS
 from twopm_flower.bench.process import MODULES, DesignProcess
+from twopm_flower.bench.progress import Progress
 from twopm_flower.errors import BenchmarkError, ConfigError
 
 SIZES = (41, 10_000, 1_000_000, 10_000_000)
@@ -24,13 +25,6 @@ DESIGNS = ("plaintext", "tutorial", "nvflare", "bfv", "one-time-key")
 SEED = 20260
 
 _MEMORY_SHARE = 0.8
-
-
-class Progress(Protocol):
-    """Is told how far the benchmark is."""
-
-    def doing(self, text: str, done: int, of: int) -> None:
-        """Tell what is measured now, and how many steps of how many are done."""
 
 
 @dataclass(frozen=True)

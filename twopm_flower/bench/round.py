@@ -20,6 +20,7 @@ from twopm_flower.app import client_app as showcase_client
 from twopm_flower.app import server_app as showcase_server
 from twopm_flower.bench import round_app
 from twopm_flower.bench.machine import this_machine
+from twopm_flower.bench.progress import Progress
 from twopm_flower.bench.round_clock import Clock, ClockCallback, TimedFedAvg, TimedGrid
 from twopm_flower.bench.round_report import RoundReport
 from twopm_flower.errors import ConfigError
@@ -29,6 +30,8 @@ from twopm_flower.node.terms import read_run_config
 from twopm_flower.records.terms import TrustMode
 
 CLIP = 4.0
+
+_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class RoundOptions:
     nodes: int = 3
     privacy: TrustMode = "shared-key"
     parameters: int | None = None
-    rows: int = 5000
+    rows: int = 2000
     command: str = "twopm bench round"
 
     def __post_init__(self) -> None:
@@ -85,7 +88,7 @@ class _App:
         return app
 
 
-def run_round(options: RoundOptions) -> RoundReport:
+def run_round(options: RoundOptions, progress: Progress) -> RoundReport:
     """Train the same app with this package and with plain Flower, in this process.
 
     Nodes take their turns, so the time of all nodes adds up; only Flower's transport is
@@ -93,7 +96,9 @@ def run_round(options: RoundOptions) -> RoundReport:
     """
     with tempfile.TemporaryDirectory() as folder, _own_home(Path(folder)):
         app = _showcase(Path(folder)) if options.parameters is None else _made_up(options)
+        progress.doing("plain Flower", 0, _STEPS)
         plain = _plain(app, options)
+        progress.doing(f"{options.privacy}", 1, _STEPS)
         encrypted = _encrypted(app, options)
     return RoundReport(
         machine=this_machine(),

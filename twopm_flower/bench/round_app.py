@@ -109,7 +109,7 @@ def _measured(
     model: Arrays, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64], rows: int
 ) -> MetricRecord:
     shares = _probabilities(_forward(model, x)[-1])
-    loss = -np.log(np.maximum(shares[np.arange(len(y)), y], 1e-9)).sum()
+    loss = -np.log(np.maximum(shares[np.arange(len(y)), y], 1e-9)).mean()
     correct = int((shares.argmax(axis=1) == y).sum())
     metrics: dict[str, Any] = {"num-examples": rows, "correct": correct, "loss": float(loss)}
     return MetricRecord(metrics)

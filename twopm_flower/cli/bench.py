@@ -93,7 +93,7 @@ def round_(
     ] = None,
     rows: Annotated[
         int, typer.Option(min=1, help="Training rows of a node, for a made-up model.")
-    ] = 5000,
+    ] = 2000,
     deployed: Annotated[
         bool, typer.Option("--deployed", help="Also deploy the showcase, as the demo does.")
     ] = False,
@@ -117,10 +117,8 @@ def round_(
         command=_command(),
     )
     with _Bar(quiet=json) as bar:
-        bar.doing("the same app in plain Flower and with this package, in one process", 0, 2)
-        report = run_round(options)
+        report = run_round(options, bar)
         if deployed:
-            bar.doing("deploying the showcase", 1, 2)
             report = report.with_deployment(_deploy(options, bar))
     if out is not None:
         out.write_text(report.to_json(), encoding="utf-8")

@@ -190,7 +190,7 @@ def update_bytes(terms: TaskTerms) -> int:
     """Return the size of the frame that one node sends in a round, in bytes."""
     parameters = AdditiveParameters.from_dict(terms.parameters)
     size = layout_of(terms).size
-    body = parameters.rows(size) * SEED_BYTES + parameters.coefficients(size) * RESIDUE_BYTES
+    body = parameters.rows(size) * SEED_BYTES + parameters.wire_coefficients(size) * RESIDUE_BYTES
     return UPDATE_HEADER_BYTES + body
 
 

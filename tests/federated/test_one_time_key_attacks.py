@@ -244,7 +244,7 @@ def test_a_false_opening_is_corrected_and_its_author_named(federate, monkeypatch
     open_falsely(monkeypatch, [liar])
     with caplog.at_level(logging.ERROR):
         federation.run()
-    assert f"found false openings of {liar.address}" in caplog.text
+    assert f"found that the shares opened by {liar.address} do not fit" in caplog.text
     assert_equal_models(federation, range(10))
     assert_verified(federation)
 

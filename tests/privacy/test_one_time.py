@@ -155,6 +155,17 @@ def test_the_noise_of_all_nodes_passes_and_one_more_does_not(nodes):
             backend.decrypt(Ciphertext(c0, NO_C1), none)
 
 
+def test_a_wrong_key_is_found_by_the_noise_even_where_the_check_coefficient_opens_as_0():
+    key, lie = OneTimeKey.fresh(SEED), OneTimeKey.fresh(SEED)
+    wrong = OneTimeKey.of_sum(key.secret + lie.secret, SEED)
+    c0 = BACKEND.encrypt(some_coefficients(0, 40), key).c0.copy()
+    secret = (wrong.secret % MODULUS).astype(np.uint64).reshape(1, 2048)
+    mask = ring_numpy.products(uniform_rows(SEED, 0, 1), ring_numpy.transform(secret)[0])
+    c0[0] = MODULUS - int(mask.ravel()[0])
+    with pytest.raises(BadOpening, match="the noise has a mean square"):
+        BACKEND.decrypt(Ciphertext(c0, NO_C1), wrong)
+
+
 def test_a_key_encrypts_once():
     key = OneTimeKey.fresh(SEED)
     BACKEND.encrypt(np.array([1]), key)

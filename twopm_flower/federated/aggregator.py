@@ -169,7 +169,11 @@ class RoundAggregator:
         self._pins.pin(flower_node, claimed)
         if claimed in self._accepted:
             raise RefusedReplyError("binding", f"{claimed} sent a second update")
-        self._accepted[claimed] = AcceptedUpdate(reply.update, ciphertext, len(reply.frame))
+        self._accepted[claimed] = AcceptedUpdate(
+            reply.update,
+            ciphertext,
+            len(reply.frame) + sum(len(share.sealed) for share in reply.shares),
+        )
 
     def refuse(self, flower_node: int, refusal: RefusedReplyError) -> None:
         """Remember a reply that is left out; `finish` lists its sender."""

@@ -122,7 +122,8 @@ class CloseOrder:
 class ModelReport(Record):
     """Node to server: the model and the metric sums that it opened, signed.
 
-    ``false_openings`` are the nodes whose opened shares the others' did not agree with.
+    ``false_openings`` are the nodes whose opened shares do not fit the others': they lied, or a
+    survivor dealt them wrong shares.
     """
 
     model: Signed[ModelStatement]

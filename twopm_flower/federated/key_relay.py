@@ -4,11 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from twopm_flower.errors import ProtocolViolation, RecordError
+from twopm_flower.errors import KeyCeremonyError, ProtocolViolation, RecordError
 from twopm_flower.federated.aggregator import NodePins, RefusedReplyError
 from twopm_flower.federated.exchange import EvaluateReply, KeyOpening, SealedShare, TrainReply
 from twopm_flower.federated.key_sharing import check_opening
 from twopm_flower.federated.task import TaskContext
+from twopm_flower.privacy.keys import check_public_key
 from twopm_flower.privacy.sealed_shares import (
     SEALED_OPENING_BYTES,
     SEALED_SHARE_BYTES,
@@ -52,7 +53,7 @@ class KeyRelay:
         Raises
         ------
         RecordError, RefusedReplyError
-            Not its own, or for another attempt.
+            Not its own, for another attempt, or nothing can be sealed to it.
         """
         for signed in readers:
             statement = signed.check(self._task.domain)
@@ -61,6 +62,10 @@ class KeyRelay:
                 raise RecordError(f"{signed.node} published a reader key for another attempt")
             if signed.node not in self._task.roster.nodes:
                 raise RecordError(f"{signed.node} published a reader key and is not a member")
+            try:
+                check_public_key(statement.public_key)
+            except KeyCeremonyError as error:
+                raise RecordError(f"the reader key of {signed.node}: {error}") from error
             self._pins.pin(flower_node, signed.node)
             self._readers.setdefault(slot, {}).setdefault(signed.node, signed)
 

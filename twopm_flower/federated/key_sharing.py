@@ -16,7 +16,7 @@ from twopm_flower.errors import (
 from twopm_flower.federated.exchange import KeyOpening, SealedShare
 from twopm_flower.federated.ledger import TaskLedger
 from twopm_flower.federated.share_files import ShareFiles
-from twopm_flower.privacy.keys import SealingKey, SharedKey
+from twopm_flower.privacy.keys import SealingKey, SharedKey, check_public_key
 from twopm_flower.privacy.one_time_key import OneTimeKey
 from twopm_flower.privacy.sealed_shares import (
     check_share_proof,
@@ -28,6 +28,7 @@ from twopm_flower.privacy.sealed_shares import (
     sealed_share_digest,
     shares_root,
 )
+from twopm_flower.privacy.share_field import erase
 from twopm_flower.privacy.sharing import Share, add_shares, reconstruct, share_secret
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import (
@@ -117,6 +118,8 @@ class KeySharing:
         ------
         ProtocolViolation
             A reader key that is not a member's own for this attempt.
+        KeyCeremonyError
+            A reader key that nothing can be sealed to.
         QuorumError
             Fewer readers than the key takes to open.
         """
@@ -184,7 +187,9 @@ class KeySharing:
         # From here on no other set of survivors is ever opened in this round.
         self._ledger.permit(manifest)
         context = self._task.opening_context(manifest, own)
-        sealed = seal_opening(add_shares(parts), self._group_key, context)
+        total = add_shares(parts)
+        sealed = seal_opening(total, self._group_key, context)
+        erase(total, *parts)
         statement = OpeningStatement(
             task_id=manifest.task_id,
             round=round_,
@@ -229,10 +234,16 @@ class KeySharing:
                 shares[task.point(node)] = open_opening(opening.sealed, self._group_key, context)
             except PrivacyError:
                 false.append(node)
-        found = reconstruct(shares, task.threshold)
+        found = reconstruct(shares, task.threshold, summands=len(manifest.nodes))
+        erase(*shares.values())
         false += [task.roster.nodes[point - 1] for point in found.liars]
         if false:
-            log.error("ALARM: round %d: false openings of %s", manifest.round, ", ".join(false))
+            log.error(
+                "ALARM: round %d: the shares opened by %s do not fit: they lie, or a survivor "
+                "dealt them wrong shares",
+                manifest.round,
+                ", ".join(false),
+            )
         seed = task.one_time_seed(manifest.round, manifest.attempt)
         return OneTimeKey.of_sum(found.secret, seed), tuple(sorted(false, key=str.lower))
 
@@ -254,6 +265,7 @@ class KeySharing:
                 raise ProtocolViolation(
                     f"the reader key of {signed.node} is not one member's only one"
                 )
+            check_public_key(statement.public_key)
             public[signed.node] = statement.public_key
         return public
 

@@ -467,7 +467,7 @@ class ServerRun:
                     entry.reports.setdefault(report.model.node, report)
                     if report.false_openings:
                         log.error(
-                            "ALARM: round %d: %s found false openings of %s",
+                            "ALARM: round %d: %s found that the shares opened by %s do not fit",
                             manifest.round,
                             report.model.node,
                             ", ".join(report.false_openings),

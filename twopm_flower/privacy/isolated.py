@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twopm_flower.errors import NativeCrash, PrivacyError
-from twopm_flower.privacy.backend import Coefficients, load_backend
+from twopm_flower.privacy.backend import Coefficients, Key, load_backend
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
 from twopm_flower.privacy.keys import SharedKey
 from twopm_flower.privacy.native_worker import DONE, EXPAND, HEADER, MAGIC, OPEN, REFUSED
@@ -227,11 +227,11 @@ class IsolatedBackend:
         """Refuse: a server makes no keys."""
         raise _no_key()
 
-    def encrypt(self, coefficients: Coefficients, key: SharedKey | None) -> SeededCiphertext:
+    def encrypt(self, coefficients: Coefficients, key: Key) -> SeededCiphertext:
         """Refuse: a server encrypts nothing."""
         raise _no_key()
 
-    def decrypt(self, ciphertext: Ciphertext, key: SharedKey | None) -> Coefficients:
+    def decrypt(self, ciphertext: Ciphertext, key: Key) -> Coefficients:
         """Refuse: a server decrypts nothing."""
         raise _no_key()
 

@@ -216,6 +216,17 @@ def seal(reader_public: str, payload: bytes, context: bytes) -> bytes:
     return _SUITE.encrypt(payload, _public_key(reader_public), info=context)
 
 
+def check_public_key(public: str) -> None:
+    """Check that something can be sealed to a public key.
+
+    Raises
+    ------
+    KeyCeremonyError
+        If it is malformed or of small order.
+    """
+    _public_key(public)
+
+
 def _public_key(public: str) -> X25519PublicKey:
     try:
         key = X25519PublicKey.from_public_bytes(bytes.fromhex(public.removeprefix("0x")))

@@ -37,6 +37,7 @@ from twopm_flower.privacy.sampling import centred_binomial, fresh_stream, unifor
 
 GROUP_KEY_BYTES = 32
 
+_FEWEST_MEASURED = 16
 _CARRYING = RING_DEGREE - 1
 _CHUNK_ROWS = 32
 _Q = np.uint64(MODULUS)
@@ -111,7 +112,8 @@ class OneTimeBackend:
         Raises
         ------
         BadOpening
-            If a coefficient that all nodes left at 0 does not open as one.
+            If a coefficient that all nodes left at 0 does not open as one, or the noise is
+            not that of honest nodes: no sum of their keys was opened.
         PrivacyError
             If the key is no `OneTimeKey`.
         """
@@ -129,16 +131,31 @@ class OneTimeBackend:
             zeros = phase[::RING_DEGREE]
             if int(np.abs(zeros).max()) > self._noise:
                 row = first + int(np.argmax(np.abs(zeros) > self._noise))
-                raise BadOpening(
-                    f"The opened key is wrong: row {row} of the sum has a coefficient that every "
-                    "node left at 0, and it does not open as 0.",
-                    hint="Decode the openings again without the false ones, or start a new "
-                    "attempt with fresh keys.",
+                raise _wrong_key(
+                    f"row {row} of the sum has a coefficient that every node left at 0, and it "
+                    "does not open as 0"
                 )
+            noise = phase.copy()
             phase += half
             phase >>= self._guard_bits
+            noise -= phase << self._guard_bits
+            self._check_noise(noise)
             _gather(phase, opened[first * _CARRYING : (first + count) * _CARRYING])
         return opened
+
+    def _check_noise(self, noise: Coefficients) -> None:
+        # A wrong key leaves noise that is uniform over the guard bits: its mean square is 80
+        # times an honest one's and more. Chance makes that of 16 honest coefficients 12 times
+        # as large as it should be with less than 2**-90 (chi-square tail), of more with less.
+        largest = int(np.abs(noise).max())
+        square = float(np.mean(np.square(noise.astype(np.float64))))
+        allowed = self._noise / 2 * (8 + 64 / noise.size)
+        few = noise.size < _FEWEST_MEASURED
+        if largest > self._noise or (square > allowed and not few):
+            raise _wrong_key(
+                f"the noise has a mean square of {square:.0f} and values up to {largest}, honest "
+                f"nodes leave at most {allowed:.0f} and {self._noise}"
+            )
 
     def _one_time_key(self, key: Key) -> OneTimeKey:
         if not isinstance(key, OneTimeKey):
@@ -149,6 +166,14 @@ class OneTimeBackend:
                 "the group key only seals openings.",
             )
         return key
+
+
+def _wrong_key(reason: str) -> BadOpening:
+    return BadOpening(
+        f"The opened key is wrong: {reason}.",
+        hint="Decode the openings again without the false ones, or start a new attempt with "
+        "fresh keys.",
+    )
 
 
 def _transformed_secret(key: OneTimeKey, ring: Ring) -> Residues:

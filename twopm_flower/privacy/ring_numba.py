@@ -4,13 +4,12 @@ Butterflies are Harvey's (2014): values stay below 4 q between them, and product
 known factor take its quotient by q in advance (Shoup). Nothing branches on residues.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from twopm_flower.privacy.compiled import compiled
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, Residues, mul_mod
 from twopm_flower.privacy.ring_numpy import inverse_roots, roots
@@ -21,14 +20,7 @@ _WORD = np.uint64((1 << 64) % MODULUS)
 _Q_INVERSE = np.uint64(pow(MODULUS, -1, 1 << 64))
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder for the cache can be written to
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _high(a: Any, b: Any) -> Any:
     """Return the upper 64 bits of a product of two 64-bit words."""
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -38,7 +30,7 @@ def _high(a: Any, b: Any) -> Any:
     return a1 * b1 + (m1 >> half) + (m2 >> half)
 
 
-@_compiled
+@compiled
 def _forward(x: Any, factors: Any, quotients: Any) -> None:
     """Replace a polynomial by its transform."""
     blocks, half = 1, x.size // 2
@@ -58,20 +50,20 @@ def _forward(x: Any, factors: Any, quotients: Any) -> None:
         x[j] = min(u, u - _Q)
 
 
-@_compiled
+@compiled
 def _forward_rows(rows: Any, roots: Any) -> None:
     for i in range(len(rows)):
         _forward(rows[i], roots[0], roots[1])
 
 
-@_compiled
+@compiled
 def _multiply(x: Any, factors: Any, quotients: Any) -> None:
     """Multiply words of 64 bits by residues; what comes out is below 2 q."""
     for j in range(x.size):
         x[j] = x[j] * factors[j] - _high(x[j], quotients[j]) * _Q
 
 
-@_compiled
+@compiled
 def _backward(x: Any, factors: Any, quotients: Any) -> None:
     """Replace a transform, whose values are below 2 q, by 2048 times its polynomial."""
     blocks, half = x.size // 2, 1
@@ -87,7 +79,7 @@ def _backward(x: Any, factors: Any, quotients: Any) -> None:
         blocks, half = blocks // 2, 2 * half
 
 
-@_compiled
+@compiled
 def _multiply_rows(rows: Any, factor: Any, inverses: Any, scale: Any) -> None:
     """Multiply transformed rows by one polynomial, and transform the products back."""
     for i in range(len(rows)):

@@ -11,13 +11,12 @@ words modulo q and draws those of the last, incomplete multiple of q (one in 2**
 from what follows.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from twopm_flower.privacy.compiled import compiled
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, Residues
 
@@ -66,19 +65,12 @@ _LIMIT = np.uint64((1 << 64) - 1 - ((1 << 64) - 1) % MODULUS - 1)
 _ALL = np.uint64((1 << 64) - 1)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder for the cache can be written to
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _rotated(word: Any, bits: Any) -> Any:
     return (word >> np.uint64(bits)) | (word << np.uint64(64 - bits))
 
 
-@_compiled
+@compiled
 def _mixed(a: Any, b: Any, c: Any, d: Any, x: Any, y: Any) -> Any:  # noqa: PLR0917 (RFC 7693)
     a = a + b + x
     d = _rotated(d ^ a, 32)
@@ -91,7 +83,7 @@ def _mixed(a: Any, b: Any, c: Any, d: Any, x: Any, y: Any) -> Any:  # noqa: PLR0
     return a, b, c, d
 
 
-@_compiled
+@compiled
 def _compress(h: Any, m: Any, count: Any, final: Any) -> None:
     """Replace the chaining value `h` by its compression with the message block `m`."""
     v0, v1, v2, v3, v4, v5, v6, v7 = h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]
@@ -117,7 +109,7 @@ def _compress(h: Any, m: Any, count: Any, final: Any) -> None:
     h[7] ^= v7 ^ v15
 
 
-@_compiled
+@compiled
 def _fill_buffer(seed: Any, counter: Any, h: Any, m: Any, out: Any) -> None:
     """Write the first words of a buffer to `out`, whole blocks of 8."""
     # Two blocks of the root, the seed as key and the counter, then those of the output.
@@ -142,7 +134,7 @@ def _fill_buffer(seed: Any, counter: Any, h: Any, m: Any, out: Any) -> None:
                 out[8 * block + i] = h[i]
 
 
-@_compiled
+@compiled
 def _fill_rows(seeds: Any, rows: Any, limit: Any) -> None:
     """Write the words of each seed below `limit` modulo q, the others drawn again."""
     h, m = np.zeros(8, np.uint64), np.zeros(16, np.uint64)

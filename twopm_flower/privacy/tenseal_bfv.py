@@ -15,7 +15,7 @@ import tenseal.sealapi as seal
 
 from twopm_flower.errors import ConfigError, KeyCeremonyError, PrivacyError
 from twopm_flower.privacy import seal_format
-from twopm_flower.privacy.backend import Coefficients
+from twopm_flower.privacy.backend import Coefficients, Key
 from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
 from twopm_flower.privacy.keys import SecretBytes, SharedKey
 from twopm_flower.privacy.parameters import RING_DEGREE, AdditiveParameters
@@ -73,7 +73,7 @@ class BfvBackend:
         secret = np.bitwise_or.reduce(pairs, axis=1).astype(np.uint8).tobytes()
         return SharedKey(self.name, SecretBytes(secret))
 
-    def encrypt(self, coefficients: Coefficients, key: SharedKey | None) -> SeededCiphertext:
+    def encrypt(self, coefficients: Coefficients, key: Key) -> SeededCiphertext:
         """Return a fresh encryption of `coefficients`, an int64 array of shape (C,).
 
         Raises
@@ -125,7 +125,7 @@ class BfvBackend:
                 _, c1[row] = seal_format.read_ciphertext(scratch.read(), self._parms_id)
         return c1
 
-    def decrypt(self, ciphertext: Ciphertext, key: SharedKey | None) -> Coefficients:
+    def decrypt(self, ciphertext: Ciphertext, key: Key) -> Coefficients:
         """Return the coefficients of `ciphertext`, or their sum for a sum of ciphertexts.
 
         Decryption of at most ``max_nodes`` fresh ciphertexts cannot fail, by the formulas
@@ -158,8 +158,8 @@ class BfvBackend:
         opened -= half
         return opened
 
-    def _secret_key(self, key: SharedKey | None, scratch: ScratchFile) -> seal.SecretKey:
-        if key is None or key.backend != self.name:
+    def _secret_key(self, key: Key, scratch: ScratchFile) -> seal.SecretKey:
+        if not isinstance(key, SharedKey) or key.backend != self.name:
             raise PrivacyError(
                 f"The backend {self.name!r} needs a key of its own; got "
                 f"{'none' if key is None else repr(key.backend)}.",

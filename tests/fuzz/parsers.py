@@ -273,7 +273,15 @@ def description_parsers() -> list[Parser]:
         for backend, nodes, fields in (("bfv", 10, 2), ("plaintext", 3, 1), ("one-time-key", 50, 2))
     ]
     layouts = [a_layout(41).to_dict(), a_layout(9, ()).to_dict()]
+    values = [None, -1.5, "é\n", [1, 2.5, [True]], {"a": {"b": [], "c": 1e-7}, "é": 1e21}]
     return [
+        Parser(
+            "canonical JSON",
+            [canonical_bytes(value) for value in [*values, *parameters, *layouts]],
+            parse_canonical,
+            canonical_bytes,
+            weight=60,
+        ),
         Parser(
             "parameters",
             [canonical_bytes(value) for value in parameters],

@@ -92,6 +92,45 @@ def test_changed_messages_get_past_the_first_checks(name):
     assert 20 < fuzz(name, 200, seed=4) < 180
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("evaluate", "bad_dealers", b"[1]"),
+        ("evaluate", "bad_dealers", b"[null]"),
+        ("evaluate", "bad_dealers", b'{"a":1}'),
+        ("evaluate", "fingerprint", "text"),
+        ("evaluate", "key", b"{}"),
+        ("train", "update", b""),
+        ("train", "reports", b"{}"),
+        ("prepare", "readers", b"[[]]"),
+        ("order", "round", True),
+        ("order", "round", 0),
+        ("order", "round", 2**32),
+        ("order", "attempt", 1.0),
+        ("order", "task", b"0x"),
+        ("order", "openings", b"[{}]"),
+        ("order", "openings", b"[null]"),
+        ("order", "kind", "enrol"),
+    ],
+)
+def test_a_field_of_another_type_is_refused(name, field, value):
+    honest, parse = PARSERS[name]
+    content = next(c for c in honest() if field in c[wire.TWOPM] and c[wire.TWOPM][field] != b"")
+    changed = RecordDict(dict(content))
+    changed[wire.TWOPM] = ConfigRecord({**content[wire.TWOPM], field: value})
+    with pytest.raises(RecordError, match=r"."):
+        parse(changed)
+
+
+@pytest.mark.parametrize("proofs", [b"[]", b'{"a":1}', b'{"a":[1]}', b'{"a":["x",null]}'])
+def test_proofs_that_are_no_digests_are_refused(proofs):
+    content = next(c for c in honest_orders() if "proofs" in c[wire.TWOPM])
+    changed = RecordDict(dict(content))
+    changed[wire.TWOPM] = ConfigRecord({**content[wire.TWOPM], "proofs": proofs})
+    with pytest.raises(RecordError, match="'proofs'"):
+        wire.parse_order(changed)
+
+
 # Messages made of anything at all
 
 TEXT = st.one_of(st.sampled_from(NAMES), st.text(max_size=8))

@@ -110,6 +110,35 @@ def test_a_worker_that_dies_between_calls_is_replaced(backend, how, caplog):
     assert is_gone(first), "the dead worker was not reaped"
 
 
+def test_a_worker_that_died_between_calls_fails_no_call():
+    with NativeWorker(P) as worker:
+        expected = worker.expand(SEEDED.seeds)
+        end(worker.pid, signal.SIGKILL)
+        np.testing.assert_array_equal(worker.expand(SEEDED.seeds), expected)
+
+
+def test_an_interrupt_from_the_terminal_is_left_to_the_server():
+    with NativeWorker(P) as worker:
+        worker.expand(SEEDED.seeds)
+        pid = worker.pid
+        os.kill(pid, signal.SIGINT)
+        worker.expand(SEEDED.seeds)
+        assert worker.pid == pid
+
+
+def test_what_a_library_prints_does_not_end_up_in_an_answer():
+    chatty = (
+        "import os, twopm_flower.privacy.tenseal_bfv as library\n"
+        "from twopm_flower.privacy import native_worker\n"
+        "honest = library.BfvBackend.expand\n"
+        "library.BfvBackend.expand = lambda *a: [os.write(1, b'noise'), honest(*a)][1]\n"
+        "native_worker.main()\n"
+    )
+    with NativeWorker(P, command=(sys.executable, "-c", chatty)) as worker:
+        grown = worker.expand(SEEDED.seeds)
+    np.testing.assert_array_equal(grown, open_backend(P).expand(SEEDED).c1)
+
+
 def dying(tmp_path, how, times):
     """Return the real worker's command, whose first `times` processes die while they grow."""
     starts = tmp_path / "starts"

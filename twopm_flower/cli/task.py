@@ -82,6 +82,14 @@ def create(  # noqa: PLR0917  # one parameter for each option
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="Allow made-up rows; everything will say so.")
     ] = False,
+    initial_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="A safetensors file to start from, as 'twopm model export' writes it; "
+            "it becomes public.",
+            show_default="the app's own",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the invitation goes.")] = Path("invitation.json"),
     home: Home = None,
     json: Json = False,
@@ -105,14 +113,19 @@ def create(  # noqa: PLR0917  # one parameter for each option
         write_app_folder(app_folder)
     terms, initial = build_student_terms(
         read_run_config(app_folder, changes),
-        TaskSettings(title, quorum, max_nodes, max_samples, synthetic),
+        TaskSettings(title, quorum, max_nodes, max_samples, synthetic, initial_model),
         app_bundle=submitted_app_digest(app_folder),
     )
     invitation = coordinate.create_task(folder, connector, terms, initial)
     write_atomically(out, invitation.to_bytes())
     settings_file = out.with_name("run-config.toml")
     write_atomically(settings_file, run_config_toml(terms.run_config).encode())
-    shown = {"invitation": str(out), "app": str(app_folder), "run_config": str(settings_file)}
+    shown = {
+        "invitation": str(out),
+        "app": str(app_folder),
+        "run_config": str(settings_file),
+        "initial_model": terms.initial_model,
+    }
     if json:
         print_json({"task_id": invitation.task_id, **shown})
         return

@@ -15,6 +15,7 @@ from twopm_flower.errors import ConfigError
 from twopm_flower.federated import terms as federated_terms
 from twopm_flower.federated.task import layout_of
 from twopm_flower.models.logistic_regression import LogisticRegression
+from twopm_flower.node.initial_model import read_initial_model
 from twopm_flower.privacy.layout import Layout
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.records.canonical import canonical_bytes
@@ -47,6 +48,8 @@ class TaskSettings:
         Most training rows of one node; the size of the whole published file by default.
     synthetic : bool
         Whether made-up rows are allowed. Everything about such a task says SYNTHETIC.
+    initial_model : Path or None
+        A safetensors file to start from; what the app starts from by default.
     """
 
     title: str | None = None
@@ -54,6 +57,7 @@ class TaskSettings:
     max_nodes: int = 10
     max_samples: int | None = None
     synthetic: bool = False
+    initial_model: Path | None = None
 
 
 def read_run_config(app: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def build_student_terms(
     Raises
     ------
     ConfigError
-        A value is missing, or contradicts another one.
+        A value is missing or contradicts another one, or the initial model does not fit.
     DataError
         An unknown subject, set-up or target.
     """
@@ -126,6 +130,8 @@ def build_student_terms(
     encoder = FeatureEncoder(str(run["setup"]), str(run["target"]))
     model = LogisticRegression(encoder.n_features)
     initial = model.initial(int(run["seed"]))
+    if settings.initial_model is not None:
+        initial = read_initial_model(settings.initial_model, initial)
     contributors = int(run["min-contributors"])
     quorum = contributors if settings.quorum is None else settings.quorum
     _check_numbers(contributors, quorum, settings.max_nodes, int(run["rounds"]))

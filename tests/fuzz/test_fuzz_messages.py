@@ -33,7 +33,7 @@ PARSERS = {
     "train": (partial(honest_replies, "train"), wire.parse_train_reply),
     "evaluate": (partial(honest_replies, "evaluate"), wire.parse_evaluate_reply),
 }
-WEIGHTS = {"order": 0.5, "prepare": 0.05, "train": 0.2, "evaluate": 0.25}
+WEIGHTS = {"order": 0.2, "prepare": 0.1, "train": 0.3, "evaluate": 0.4}
 
 
 def check(parse, content):

@@ -281,7 +281,6 @@ def test_a_kill_is_no_way_to_fingerprints_for_two_manifests(stages, chosen):
         assert theatre.node.progress.halted is not None
 
 
-@pytest.mark.xfail(strict=True, reason="an earlier attempt's train order is taken for a new one")
 def test_a_server_that_goes_back_to_an_earlier_attempt_gets_no_second_update(stages):
     theatre = stages.open("shared-key", ("train", 1))
     first = theatre.moment.order

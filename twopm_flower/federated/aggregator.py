@@ -6,10 +6,16 @@ The aggregator holds no key and cannot read what it adds.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from twopm_flower.errors import BindingError, FrameError, RecordError, SignatureError
+from twopm_flower.errors import (
+    BindingError,
+    FrameError,
+    PrivacyError,
+    RecordError,
+    SignatureError,
+)
 from twopm_flower.federated.exchange import TrainReply
 from twopm_flower.federated.task import TaskContext
-from twopm_flower.privacy.ciphertext import Ciphertext, add
+from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext, add
 from twopm_flower.privacy.frame import encode_aggregate, parse_update
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import (
@@ -100,6 +106,8 @@ class RoundAggregator:
     barred : mapping of str to str
         Nodes that are left out of this round, with the reason: they signed false
         fingerprints, or vanished, in an earlier attempt.
+    expand : callable
+        Grows an update's uniform half from its seeds, in a process of its own.
     take_shares : callable, optional
         Checks and keeps the shares that come with an update, where keys are shared out.
     """
@@ -112,6 +120,7 @@ class RoundAggregator:
         *,
         asked: Collection[int],
         barred: Mapping[str, str],
+        expand: Callable[[SeededCiphertext], Ciphertext],
         take_shares: Callable[[TrainReply], None] | None = None,
     ) -> None:
         self._task = task
@@ -119,6 +128,7 @@ class RoundAggregator:
         self._pins = pins
         self._asked = asked
         self._barred = barred
+        self._expand = expand
         self._take_shares = take_shares or _no_shares
         self._accepted: dict[str, AcceptedUpdate] = {}
         self._refused: list[tuple[int, RefusedReplyError]] = []
@@ -156,7 +166,10 @@ class RoundAggregator:
         if claimed in self._barred:
             raise RefusedReplyError("binding", self._barred[claimed])
         self._check_binding(statement)
-        ciphertext = task.backend.expand(seeded)
+        try:
+            ciphertext = self._expand(seeded)
+        except PrivacyError as error:
+            raise RefusedReplyError("malformed", str(error)) from error
         digest = ciphertext.digest(context)
         if digest != statement.update_digest:
             raise RefusedReplyError(

@@ -6,7 +6,7 @@ Holds public values only; knows no Flower.
 import base64
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ from twopm_flower.federated.exchange import (
 from twopm_flower.federated.fingerprints import Fingerprints
 from twopm_flower.federated.key_relay import KeyRelay
 from twopm_flower.federated.task import TaskContext
+from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
 from twopm_flower.records.bundle import Deployment, RunBundle, SupersededAttempt
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import ExclusionReason
@@ -77,6 +78,8 @@ class ServerRun:
         The public initial model.
     late_limit : int
         Late replies of one node in a row that stop the run.
+    expand : callable
+        Grows an update's uniform half from its seeds, in a process of its own.
     """
 
     def __init__(
@@ -87,12 +90,14 @@ class ServerRun:
         key_deal: Signed[KeyDeal] | None,
         initial: FloatArrays,
         late_limit: int,
+        expand: Callable[[SeededCiphertext], Ciphertext],
     ) -> None:
         self.task = task
         self._deployment = deployment
         self._key_deal = key_deal
         self._initial = initial
         self._late_limit = late_limit
+        self._expand = expand
         self._late: Counter[str] = Counter()
         self._pins = NodePins()
         self._rounds: list[CollectedRound] = []
@@ -223,6 +228,7 @@ class ServerRun:
             self._pins,
             asked=asked,
             barred=self._barred,
+            expand=self._expand,
             take_shares=self._relay.take_shares if self._relay else None,
         )
         accepted = []

@@ -154,6 +154,12 @@ class NodeSession:
                 f"the server goes on with round {order.round}, the task has "
                 f"{self._task.terms.rounds}"
             )
+        own = self.progress.update
+        if own is not None and own.round == order.round and own.attempt > order.attempt:
+            raise ProtocolViolation(
+                f"the server goes back to attempt {order.attempt} of round {order.round}; this "
+                f"node sent an update for attempt {own.attempt}"
+            )
         reports = self._opener.advance(order.initial, order.openings, upto=order.round - 1)
         return self._ledger.model(order.round - 1), reports
 

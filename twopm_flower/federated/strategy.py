@@ -22,6 +22,7 @@ from twopm_flower.federated.replies import bare, parse_reply, wait_for_nodes
 from twopm_flower.federated.run_store import RoundTiming, RunStore, Timings, with_chain_records
 from twopm_flower.federated.server_run import ServerRun
 from twopm_flower.federated.setup import prepare
+from twopm_flower.privacy.isolated import IsolatedBackend
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.verify.expanded import encode_expanded
 
@@ -218,6 +219,7 @@ class EncryptedAggregation(Strategy):
             options=self._simulation,
         )
         store = RunStore(prepared.runs_folder / prepared.task.task_id)
+        isolated = IsolatedBackend(prepared.task.parameters)
         live = _Live(
             prepared=prepared,
             run=ServerRun(
@@ -226,6 +228,7 @@ class EncryptedAggregation(Strategy):
                 key_deal=prepared.key_deal,
                 initial=wire.plain_arrays(initial_arrays),
                 late_limit=settings.coordinator.late_limit,
+                expand=isolated.expand,
             ),
             store=store,
             settings=settings,
@@ -246,6 +249,7 @@ class EncryptedAggregation(Strategy):
         finally:
             for callback in reversed(live.callbacks):
                 callback.run_ended()
+            isolated.close()
             prepared.close()
             self._live = None
         return live.result

@@ -228,7 +228,8 @@ def reply_content(reply: PrepareReply | TrainReply | EvaluateReply) -> RecordDic
     match reply:
         case TrainReply():
             content["arrays"] = ArrayRecord({"update": blob(reply.frame, UPDATE_STYPE)})
-            _put_shares(content, reply.shares)
+            if reply.shares:
+                _put_shares(content, reply.shares)
             fields["update"] = reply.update.to_bytes()
             fields["reports"] = _list_bytes(reply.reports)
         case EvaluateReply():

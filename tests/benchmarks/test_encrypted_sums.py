@@ -149,11 +149,11 @@ def test_a_size_that_would_not_fit_into_memory_is_not_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(he, "free_memory", lambda: 1)
-    options = HeOptions(sizes=(200_000, 400_000), designs=("plaintext",), repeats=1, nodes=2)
+    options = HeOptions(sizes=(300_000, 600_000), designs=("plaintext",), repeats=1, nodes=2)
     found = run_he(options, tmp_path, Quiet())
-    assert [m.size for m in found.measurements] == [200_000]
+    assert [m.size for m in found.measurements] == [300_000]
     (skip,) = found.skipped
-    assert (skip.design, skip.size) == ("plaintext", 400_000)
+    assert (skip.design, skip.size) == ("plaintext", 600_000)
     assert "memory" in skip.reason
 
 

@@ -111,7 +111,7 @@ def _table(title: str) -> Table:
 
 def _ratios(ratios: list[Ratio]) -> Table:
     table = _table(f"[bold]Times less than {TITLES[ratios[0].peer]}[/]")
-    for name in ("Upload", "with shares", "Download", "Encrypt", "Add", "Decrypt"):
+    for name in ("Upload", "+ shares", "Download", "Encrypt", "Add", "Decrypt"):
         table.add_column(name, justify="right", no_wrap=True)
     for ratio in ratios:
         table.add_row(

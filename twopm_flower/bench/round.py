@@ -23,6 +23,8 @@ from twopm_flower.bench.machine import this_machine
 from twopm_flower.bench.progress import Progress
 from twopm_flower.bench.round_clock import Clock, ClockCallback, TimedFedAvg, TimedGrid
 from twopm_flower.bench.round_report import RoundReport
+from twopm_flower.datasets import StudentTable, load_students
+from twopm_flower.datasets.student_csv import format_students
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated import EncryptedAggregation, EncryptionMod, SimulationOptions
 from twopm_flower.node.app_folder import write_app_folder
@@ -78,6 +80,7 @@ class _App:
     model: dict[str, npt.NDArray[np.float32]]
     run_config: dict[str, Any]
     train_config: dict[str, Any]
+    node_config: dict[str, Any]
 
     def client(self, options: RoundOptions, *mods: Any) -> ClientApp:
         if options.parameters is not None:
@@ -94,8 +97,9 @@ def run_round(options: RoundOptions, progress: Progress) -> RoundReport:
     Nodes take their turns, so the time of all nodes adds up; only Flower's transport is
     missing.
     """
+    students = load_students("mat", progress=False) if options.parameters is None else None
     with tempfile.TemporaryDirectory() as folder, _own_home(Path(folder)):
-        app = _showcase(Path(folder)) if options.parameters is None else _made_up(options)
+        app = _made_up(options) if students is None else _showcase(Path(folder), students)
         progress.doing("plain Flower", 0, _STEPS)
         plain = _plain(app, options)
         progress.doing(f"{options.privacy}", 1, _STEPS)
@@ -114,17 +118,22 @@ def run_round(options: RoundOptions, progress: Progress) -> RoundReport:
     )
 
 
-def _showcase(folder: Path) -> _App:
+def _showcase(folder: Path, students: StudentTable) -> _App:
     run_config = read_run_config(write_app_folder(folder / "app"))
+    file = folder / f"student-{run_config['subject']}.csv"
+    # Looking for the data, or making them up, belongs to no round.
+    file.write_bytes(format_students(students.frame))
     return _App(
         model=showcase_server.initial_model(run_config),
         run_config=run_config,
         train_config=showcase_server.train_config(run_config),
+        node_config={showcase_client.DATA_KEY: str(file)},
     )
 
 
 def _made_up(options: RoundOptions) -> _App:
-    return _App(model=round_app.initial(options.parameters or 0), run_config={}, train_config={})
+    model = round_app.initial(options.parameters or 0)
+    return _App(model=model, run_config={}, train_config={}, node_config={})
 
 
 def _plain(app: _App, options: RoundOptions) -> Clock:
@@ -153,7 +162,8 @@ def _start(
     mods: list[Any],
 ) -> None:
     configs = [
-        {"partition-id": index, "num-partitions": options.nodes} for index in range(options.nodes)
+        {**app.node_config, "partition-id": index, "num-partitions": options.nodes}
+        for index in range(options.nodes)
     ]
     strategy.start(
         grid=TimedGrid(clock, app.client(options, *mods), configs, app.run_config),

@@ -44,7 +44,7 @@ def render(report: RoundReport) -> RenderableType:
 
 
 def _conclusion(report: RoundReport) -> str:
-    plain = statistics.median(figures.wall_s for figures in report.plain)
+    plain = statistics.median(figures.wall_s for figures in report.plain[1:] or report.plain)
     own = statistics.median(figures.wall_s for figures in report.steady)
     text = (
         f"In one process mod and strategy take [bold]{report.share:.1%}[/] of a round, which "
@@ -52,7 +52,9 @@ def _conclusion(report: RoundReport) -> str:
     )
     if report.deployed is not None:
         deployed = report.deployed
-        wall = statistics.median(figures.wall_s for figures in deployed.rounds)
+        wall = statistics.median(
+            figures.wall_s for figures in deployed.rounds[1:] or deployed.rounds
+        )
         text += (
             f"\nDeployed, a round takes {wall:.2f} s; {milliseconds(deployed.overhead_s)} ms of "
             f"mod and strategy are [bold]{deployed.share:.1%}[/] of it."

@@ -35,7 +35,7 @@ else:
     # By path, in a peer's environment: the file beside this one.
     import updates  # type: ignore[import-not-found,no-redef]
 
-WARM_UP_SIZE = 100_000
+WARM_UP_SIZE = 200_000
 """Large enough that what is compiled for large models is compiled."""
 
 

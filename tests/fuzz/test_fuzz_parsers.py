@@ -8,9 +8,11 @@ import time
 import pytest
 from fuzzing import Finding, fuzz, shares_of
 from parsers import Parser, all_parsers
+from record_factories import DOMAIN, SIGNER, statements
 
-from twopm_flower.errors import RecordError
+from twopm_flower.errors import RecordError, SignatureError
 from twopm_flower.records.canonical import canonical_bytes
+from twopm_flower.records.statements import sign
 
 NAMES = sorted(all_parsers())
 
@@ -49,6 +51,24 @@ def test_text_that_no_encoding_has_is_refused_wherever_it_stands():
     for value in ("\ud800", {"\ud800": 1}, [{"a": "\udfff"}]):
         with pytest.raises(RecordError, match="no canonical JSON form"):
             canonical_bytes(value)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "11" * 64 + "1b",
+        "00" * 31 + "05" + "00" * 31 + "011b",
+        "ff" * 32 + "00" * 31 + "011c",
+        "00" * 64 + "1b",
+        "00" * 65,
+        "ff" * 65,
+    ],
+)
+def test_signatures_of_nobody_are_refused(signature):
+    signed = sign(statements(SIGNER.address)[0], SIGNER, DOMAIN)
+    forged = signed.model_copy(update={"signature": "0x" + signature})
+    with pytest.raises(SignatureError):
+        type(signed).from_bytes(forged.to_bytes()).check(DOMAIN)
 
 
 # The fuzzer itself: what it is there to find, it finds.

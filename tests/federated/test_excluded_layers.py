@@ -23,7 +23,7 @@ from quantised_fedavg import quantised_mean
 from safetensors.numpy import load_file
 from tiny_app import SAMPLES, TRAIN_CONFIG
 
-from twopm_flower.errors import ConfigError, QuorumError
+from twopm_flower.errors import ConfigError, QuorumError, RecordError
 from twopm_flower.federated import (
     EncryptedAggregation,
     EncryptionMod,
@@ -34,6 +34,8 @@ from twopm_flower.federated.app_bundle import app_bundle_digest
 from twopm_flower.federated.exchange import TrainOrder
 from twopm_flower.federated.terms import build_terms
 from twopm_flower.node.coordinate import create_task, load_initial_model
+from twopm_flower.records.digest import ZERO_DIGEST
+from twopm_flower.records.terms import TaskTerms
 
 EXCLUDED = ("*.running_mean", "*.running_var", "*.num_batches_tracked", "0.*")
 STATISTICS = ("1.running_mean", "1.running_var", "1.num_batches_tracked")
@@ -187,7 +189,11 @@ def test_each_node_goes_on_with_its_own_statistics(ran):
 def test_evaluation_runs_on_the_opened_model_with_the_nodes_own_statistics(ran):
     federation, seen = ran
     for index, node in enumerate(federation.nodes):
-        last = seen.evaluated[index][-1]
+        assert len(seen.evaluated[index]) == ROUNDS + 1
+        first, last = seen.evaluated[index][0], seen.evaluated[index][-1]
+        assert first["2.weight"].tobytes() == initial_model()["2.weight"].tobytes()
+        for name in STATISTICS:
+            assert first[name].tobytes() == seen.returned[index][0][name].tobytes()
         assert last["2.weight"].tobytes() == node.model(ROUNDS)["2.weight"].tobytes()
         for name in STATISTICS:
             assert last[name].tobytes() == seen.returned[index][1][name].tobytes()
@@ -269,4 +275,30 @@ def test_a_simulation_excludes_what_its_options_name(tmp_path, monkeypatch):
         assert set(kept) == LOCAL
         assert kept["1.running_mean"].tobytes() == (
             seen.returned[index][1]["1.running_mean"].tobytes()
+        )
+
+
+def test_a_server_app_with_other_initial_statistics_does_not_start(stage, tmp_path):
+    federation = normalising_federation(stage, tmp_path)
+    federation.initial["1.running_mean"] += 1
+    with pytest.raises(ConfigError, match="initial_excluded"):
+        federation.run(normalising_app(Seen()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"excluded": ()}, "do not go with the digest"),
+        ({"initial_excluded": ZERO_DIGEST}, "do not go with the digest"),
+        ({"excluded": (*EXCLUDED, "2.*")}, "are aggregated and excluded"),
+    ],
+)
+def test_terms_that_contradict_themselves_about_excluded_arrays_are_refused(change, message):
+    terms = normalising_terms()
+    with pytest.raises(RecordError, match=message):
+        TaskTerms.from_json(
+            {
+                **terms.to_json(),
+                **{k: v if isinstance(v, str) else list(v) for k, v in change.items()},
+            }
         )

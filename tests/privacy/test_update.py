@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from privacy_factories import METRICS, a_layout
+from privacy_factories import METRICS, a_layout, update_keys
 
 from twopm_flower.errors import HeadroomError, LayoutError, PrivacyError
 from twopm_flower.privacy.backend import backend_names, open_backend
@@ -34,15 +34,15 @@ def a_round(name, layout, deltas, metrics=({"correct": 3, "loss": 0.25},) * 3):
         "layout": layout,
         "parameters": parameters,
         "backend": backend,
-        "key": backend.generate_key(),
         **TERMS,
     }
+    keys, sum_key = update_keys(backend, len(SAMPLES))
     made = [
-        encrypt_update(delta, m, samples=samples, **shared)
-        for delta, m, samples in zip(deltas, metrics, SAMPLES, strict=True)
+        encrypt_update(delta, m, samples=samples, key=key, **shared)
+        for delta, m, samples, key in zip(deltas, metrics, SAMPLES, keys, strict=True)
     ]
     total = add([backend.expand(c) for c, _ in made], max_nodes=10)
-    return total, shared, [clipped for _, clipped in made]
+    return total, {**shared, "key": sum_key}, [clipped for _, clipped in made]
 
 
 def opened(total, shared, **changes):
@@ -118,13 +118,14 @@ def test_more_than_the_named_contributors_could_have_sent_is_noticed(name):
     limits = [{n: np.full(s, 2.0) for n, s in layout.arrays} for _ in SAMPLES]
     parameters = AdditiveParameters.derive(name, 10)
     backend = open_backend(parameters)
-    key = backend.generate_key()
-    shared = {"layout": layout, "parameters": parameters, "backend": backend, "key": key, **TERMS}
+    keys, sum_key = update_keys(backend, len(limits))
+    shared = {"layout": layout, "parameters": parameters, "backend": backend, **TERMS}
+    metrics = {"correct": 1000, "loss": 0.0}
     made = [
-        backend.expand(encrypt_update(d, {"correct": 1000, "loss": 0.0}, samples=500, **shared)[0])
-        for d in limits
+        backend.expand(encrypt_update(d, metrics, samples=500, key=key, **shared)[0])
+        for d, key in zip(limits, keys, strict=True)
     ]
-    total = add(made, max_nodes=10)
+    total, shared = add(made, max_nodes=10), {**shared, "key": sum_key}
     assert opened(total, shared, samples_total=1500)[1]["correct"] == 3000
     with pytest.raises(PrivacyError):
         opened(total, shared, samples_total=1000, contributors=2)

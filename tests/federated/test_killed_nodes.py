@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,7 @@ def goes_on_after_kills(
         said = [played.reply for played in plays if played.reply is not None]
         assert len(said) == 2 + (step == undisturbed.steps)
         assert_the_same(said)
+        assert parts(said[-1]) == parts(undisturbed.reply), f"step {step}"
         assert_like(theatre.node, honest.node)
 
 
@@ -237,6 +238,13 @@ def assert_the_same(said: Sequence[Any]) -> None:
                 assert one == other
     evaluations = [reply.evaluation for reply in said if isinstance(reply, EvaluateReply)]
     assert len([e for e in evaluations if e is not None]) <= 1
+
+
+def parts(reply: Any) -> dict[str, int | bool]:
+    """Return what a reply consists of; an evaluation is the one thing that a kill may cost."""
+    content = {field.name: getattr(reply, field.name) for field in fields(reply)}
+    content.pop("evaluation", None)
+    return {n: len(v) if isinstance(v, tuple) else v is not None for n, v in content.items()}
 
 
 def assert_like(node: Node, honest: Node) -> None:

@@ -149,7 +149,15 @@ def test_nothing_but_the_declared_leaves_a_node(federate):
         assert not reply.has_error()
         assert set(reply.content) <= {"arrays", "metrics", "twopm"}
         assert dict(reply.content["metrics"]) == {"num-examples": 1}
-        allowed = {"reports", "update", "fingerprint", "evaluation"}
+        allowed = {
+            "reports",
+            "update",
+            "fingerprint",
+            "evaluation",
+            "key",
+            "bad_dealers",
+            "readers",
+        }
         assert set(reply.content["twopm"]) <= allowed
         if index == 0:
             text = repr(reply.content)

@@ -20,7 +20,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from quantised_fedavg import quantised_mean
 from tiny_app import SAMPLES, TRAIN_CONFIG, initial_weights, measure
 
-from twopm_flower.federated import EncryptionMod, LocalGrid, wire
+from twopm_flower.federated import EncryptionMod, LocalGrid, wire, wire_fields
 from twopm_flower.federated.app_bundle import app_bundle_digest
 from twopm_flower.federated.terms import build_terms
 
@@ -146,7 +146,9 @@ def high_water(*, reset: bool = False) -> float:
 
 def test_a_frame_travels_in_chunks_and_arrives_whole():
     frame = np.random.default_rng(0).bytes(2 * CHUNK_BYTES + 1)
-    content = RecordDict({"arrays": ArrayRecord({"update": wire.blob(frame, wire.UPDATE_STYPE)})})
+    content = RecordDict(
+        {"arrays": ArrayRecord({"update": wire_fields.blob(frame, wire.UPDATE_STYPE)})}
+    )
     sent = pieces(content)
     assert max(map(len, sent.values())) < CHUNK_BYTES + OVERHEAD_BYTES
     assert sum(len(data) > CHUNK_BYTES for data in sent.values()) == 2

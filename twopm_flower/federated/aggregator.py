@@ -169,7 +169,7 @@ class RoundAggregator:
         try:
             ciphertext = self._expand(seeded)
         except PrivacyError as error:
-            raise RefusedReplyError("malformed", str(error)) from error
+            raise RefusedReplyError("error", str(error)) from error
         digest = ciphertext.digest(context)
         if digest != statement.update_digest:
             raise RefusedReplyError(

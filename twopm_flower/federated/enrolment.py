@@ -27,6 +27,7 @@ from twopm_flower.federated.ceremony import (
 from twopm_flower.federated.chain_access import deployment_of
 from twopm_flower.federated.exchange import FloatArrays
 from twopm_flower.federated.home import NodeHome, TaskFolder, write_atomically
+from twopm_flower.federated.wire_fields import bytes_field, text_field
 from twopm_flower.privacy.keys import SealingKey
 from twopm_flower.records.bundle import DealtKey, Deployment, NodeCard
 from twopm_flower.records.canonical import canonical_bytes, parse_canonical
@@ -74,12 +75,12 @@ def answer(
     kind = wire.message_kind(content)
     if kind == "enrol":
         return _enrol(content, home, run_config=run_config, app_bundle=app_bundle, run_app=run_app)
-    folder = home.task(wire.text_field(fields, "task"))
+    folder = home.task(text_field(fields, "task"))
     if kind == "join":
         return _join(fields, home, folder)
     if kind == "deal":
         return _store_roster(fields, home, folder)
-    dealt = DealtKey.from_bytes(wire.bytes_field(fields, "dealt"))
+    dealt = DealtKey.from_bytes(bytes_field(fields, "dealt"))
     key = accept_key(
         dealt,
         home.sealing_key,
@@ -102,7 +103,7 @@ def _enrol(
     run_app: Callable[[FloatArrays], RecordDict],
 ) -> RecordDict:
     fields = content.config_records[wire.TWOPM]
-    chain = parse_canonical(wire.bytes_field(fields, "chain"), what="chain settings")
+    chain = parse_canonical(bytes_field(fields, "chain"), what="chain settings")
     deployment = Deployment.from_json({k: v for k, v in chain.items() if k != "rpc_url"})
     home.path.mkdir(parents=True, exist_ok=True)
     write_atomically(home.path / CONFIG_FILE, tomli_w.dumps({"chain": chain}).encode())
@@ -145,8 +146,8 @@ def _dataset(content: RecordDict) -> dict[str, Any]:
 
 
 def _join(fields: ConfigRecord, home: NodeHome, folder: TaskFolder) -> RecordDict:
-    terms = TaskTerms.from_bytes(wire.bytes_field(fields, "terms"))
-    samples = parse_canonical(wire.bytes_field(fields, "samples"), what="samples")
+    terms = TaskTerms.from_bytes(bytes_field(fields, "terms"))
+    samples = parse_canonical(bytes_field(fields, "samples"), what="samples")
     own = int(samples[home.signer.address])
     salt_file = folder.path / "data.salt"
     if not salt_file.exists():
@@ -166,10 +167,10 @@ def _join(fields: ConfigRecord, home: NodeHome, folder: TaskFolder) -> RecordDic
 
 
 def _store_roster(fields: ConfigRecord, home: NodeHome, folder: TaskFolder) -> RecordDict:
-    roster = Roster.from_bytes(wire.bytes_field(fields, "roster"))
+    roster = Roster.from_bytes(bytes_field(fields, "roster"))
     cards = [
         NodeCard.from_json(value)
-        for value in parse_canonical(wire.bytes_field(fields, "cards"), what="cards")
+        for value in parse_canonical(bytes_field(fields, "cards"), what="cards")
     ]
     deployment = _deployment(home)
     for card in cards:
@@ -211,7 +212,7 @@ def _reply(fields: dict[str, Any]) -> RecordDict:
 def parse_membership(content: RecordDict) -> Signed[Membership]:
     """Return the signed membership of a join reply."""
     fields = content.config_records[wire.TWOPM]
-    return signed_type(Membership).from_bytes(wire.bytes_field(fields, "membership"))
+    return signed_type(Membership).from_bytes(bytes_field(fields, "membership"))
 
 
 def parse_dealt(content: RecordDict) -> DealtKey | None:
@@ -222,7 +223,7 @@ def parse_dealt(content: RecordDict) -> DealtKey | None:
     KeyCeremonyError
         Not a deal.
     """
-    data = wire.bytes_field(content.config_records[wire.TWOPM], "dealt")
+    data = bytes_field(content.config_records[wire.TWOPM], "dealt")
     if not data:
         return None
     try:

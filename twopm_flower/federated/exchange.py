@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twopm_flower.records.fields import Address, Record
-from twopm_flower.records.manifest import OpenedMetrics, RoundManifest
+from twopm_flower.records.manifest import ExclusionReason, OpenedMetrics, RoundManifest
 from twopm_flower.records.statements import (
     EvaluationStatement,
     FingerprintStatement,
@@ -155,3 +155,17 @@ class EvaluateReply:
     key: KeyOpening | None = None
     bad_dealers: tuple[str, ...] = ()
     readers: tuple[Signed[ReaderKey], ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back from one Flower node: a parsed reply, or why there is none.
+
+    ``behind`` is the last round that a node opened which asks for older openings.
+    """
+
+    flower_node: int
+    value: PrepareReply | TrainReply | EvaluateReply | None
+    reason: ExclusionReason = "error"
+    detail: str = ""
+    behind: int | None = None

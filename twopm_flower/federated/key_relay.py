@@ -4,9 +4,15 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from twopm_flower.errors import KeyCeremonyError, ProtocolViolation, RecordError
+from twopm_flower.errors import KeyCeremonyError, ProtocolViolation, QuorumError, RecordError
 from twopm_flower.federated.aggregator import NodePins, RefusedReplyError
-from twopm_flower.federated.exchange import EvaluateReply, KeyOpening, SealedShare, TrainReply
+from twopm_flower.federated.exchange import (
+    EvaluateReply,
+    KeyOpening,
+    Reply,
+    SealedShare,
+    TrainReply,
+)
 from twopm_flower.federated.key_sharing import check_opening
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.privacy.keys import check_public_key
@@ -142,11 +148,39 @@ class KeyRelay:
         self._pins.pin(flower_node, node)
         return node
 
-    def convicted(self, replies: Iterable[tuple[str, EvaluateReply]]) -> tuple[str, ...]:
-        """Return the dealers whose shares more nodes cannot open than may be lying about it."""
+    def spoilers(
+        self, manifest: RoundManifest, openers: Collection[str], replies: Iterable[Reply]
+    ) -> tuple[str, ...]:
+        """Return the nodes without which a new attempt is due; none where the round is complete.
+
+        A sum is opened for one set of survivors in a round, so only where nobody else opened
+        anything may another attempt follow, without those whose shares do not open.
+
+        Raises
+        ------
+        QuorumError
+            Too few nodes opened, and some did.
+        """
+        convicted = self._convicted(replies)
+        if len(openers) >= self._task.threshold:
+            return ()
+        if convicted and not set(openers) - set(convicted):
+            return convicted
+        detail = f"; {', '.join(convicted)} dealt shares that do not open" if convicted else ""
+        raise QuorumError(
+            f"round {manifest.round}: {len(openers)} nodes opened their share of the key sum, "
+            f"{self._task.threshold} are needed{detail}",
+            hint="Look at the nodes' logs; the sums of the rounds before are not affected.",
+        )
+
+    def _convicted(self, replies: Iterable[Reply]) -> tuple[str, ...]:
+        # More nodes complain about a dealer than may be lying.
         complaints: Counter[str] = Counter()
-        for node, reply in replies:
-            for dealer in set(reply.bad_dealers) & set(self._task.roster.nodes) - {node}:
+        for reply in replies:
+            node = self._pins.address_of.get(reply.flower_node)
+            if node is None or not isinstance(reply.value, EvaluateReply):
+                continue
+            for dealer in set(reply.value.bad_dealers) & set(self._task.roster.nodes) - {node}:
                 log.error("ALARM: %s says that the share dealt by %s does not open", node, dealer)
                 complaints[dealer] += 1
         most = self._task.terms.colluders

@@ -10,9 +10,9 @@ from flwr.serverapp import Grid
 
 from twopm_flower.errors import QuorumError, RecordError
 from twopm_flower.federated import wire
+from twopm_flower.federated.exchange import Reply
 from twopm_flower.federated.flower_internals import with_content
 from twopm_flower.federated.mod import BEHIND
-from twopm_flower.federated.server_run import Reply
 from twopm_flower.records.manifest import ExclusionReason
 from twopm_flower.records.printable import printable
 

@@ -7,7 +7,6 @@ import base64
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from twopm_flower.errors import QuorumError, RecordError, VerificationError
@@ -18,6 +17,11 @@ from twopm_flower.federated.aggregator import (
     RoundAggregator,
     Setting,
 )
+from twopm_flower.federated.agreement import (
+    agreed_base,
+    collect_reports,
+    raise_if_impossible,
+)
 from twopm_flower.federated.collected_round import CollectedRound
 from twopm_flower.federated.evaluations import Evaluations, Evaluator, evaluation_sums
 from twopm_flower.federated.exchange import (
@@ -25,10 +29,10 @@ from twopm_flower.federated.exchange import (
     EvaluateOrder,
     EvaluateReply,
     FloatArrays,
-    ModelReport,
     Opening,
     PrepareOrder,
     PrepareReply,
+    Reply,
     SealedShare,
     TrainOrder,
     TrainReply,
@@ -38,8 +42,6 @@ from twopm_flower.federated.key_relay import KeyRelay
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
 from twopm_flower.records.bundle import Deployment, RunBundle, SupersededAttempt
-from twopm_flower.records.digest import ZERO_DIGEST
-from twopm_flower.records.manifest import ExclusionReason
 from twopm_flower.records.statements import (
     KeyDeal,
     ModelStatement,
@@ -47,20 +49,6 @@ from twopm_flower.records.statements import (
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back from one Flower node: a parsed reply, or why there is none.
-
-    ``behind`` is the last round that a node opened which asks for older openings.
-    """
-
-    flower_node: int
-    value: PrepareReply | TrainReply | EvaluateReply | None
-    reason: ExclusionReason = "error"
-    detail: str = ""
-    behind: int | None = None
 
 
 class ServerRun:
@@ -210,9 +198,9 @@ class ServerRun:
         self._behind = None
         self._note_behind(replies)
         if round_ > 1:
-            self._collect_reports(self._rounds[-1], replies)
-        self._raise_if_impossible(round_ - 1, replies)
-        base, previous = self._base(round_)
+            collect_reports(self.task, self._rounds[-1], replies)
+        self._refuse_impossible(replies)
+        base, previous = agreed_base(self.task, self._rounds)
         setting = Setting(
             round=round_,
             attempt=attempt,
@@ -289,7 +277,7 @@ class ServerRun:
         missing = fingerprints.missing
         if self._relay is not None:
             current.keep_ciphertexts(missing, self.task)
-            missing = self._unopened(current, replies)
+            missing = self._relay.spoilers(manifest, current.keys, replies)
         if missing:
             self._superseded = (
                 *self._superseded,
@@ -314,28 +302,6 @@ class ServerRun:
             node = self._relay.take_opening(flower_node, value.key, manifest)
             current.keys[node] = value.key
 
-    def _unopened(self, current: CollectedRound, replies: tuple[Reply, ...]) -> tuple[str, ...]:
-        # A sum is opened for one set of survivors in a round, so only where nobody else opened
-        # anything may another attempt follow, without those whose shares do not open.
-        relay, manifest = self._relay, current.aggregate.manifest
-        known = self._pins.address_of
-        answered = [
-            (known[reply.flower_node], reply.value)
-            for reply in replies
-            if reply.flower_node in known and isinstance(reply.value, EvaluateReply)
-        ]
-        convicted = relay.convicted(answered) if relay else ()
-        if len(current.keys) >= self.task.threshold:
-            return ()
-        if convicted and not set(current.keys) - set(convicted):
-            return convicted
-        detail = f"; {', '.join(convicted)} dealt shares that do not open" if convicted else ""
-        raise QuorumError(
-            f"round {manifest.round}: {len(current.keys)} nodes opened their share of the key "
-            f"sum, {self.task.threshold} are needed{detail}",
-            hint="Look at the nodes' logs; the sums of the rounds before are not affected.",
-        )
-
     def accept_close(self, replies: Iterable[Reply]) -> tuple[ModelStatement, dict[str, str]]:
         """Collect the final model's statements; return the agreed one and its signatures.
 
@@ -346,7 +312,7 @@ class ServerRun:
         """
         replies = tuple(replies)
         last = self._rounds[-1]
-        self._collect_reports(last, replies)
+        collect_reports(self.task, last, replies)
         evaluator = Evaluator(
             self.task, last.aggregate.manifest, model_round=len(self._rounds), closing=True
         )
@@ -357,8 +323,8 @@ class ServerRun:
                 except RecordError as error:
                     log.warning("closing: node %d: %s", reply.flower_node, error)
         self._closing = evaluator.complete()
-        self._raise_if_impossible(len(self._rounds), replies)
-        self._base(len(self._rounds) + 1)
+        self._refuse_impossible(replies)
+        agreed_base(self.task, self._rounds)
         agreed = last.agreed()
         if agreed is None:
             raise QuorumError("no node signed the final model")
@@ -417,67 +383,11 @@ class ServerRun:
             raise RecordError("no attempt is under way")
         return self._current
 
-    def _support(self, round_: int) -> int:
-        entry = self._rounds[round_ - 1]
-        agreed = entry.agreed()
-        return len(entry.supporters(agreed[0])) if agreed else 0
-
-    def _raise_if_impossible(self, opened: int, replies: Iterable[Reply]) -> None:
+    def _refuse_impossible(self, replies: tuple[Reply, ...]) -> None:
         known = self._pins.address_of
-        told = [
-            reply
-            for reply in replies
-            if reply.flower_node in known and reply.detail.startswith("ImpossibleSum")
-        ]
-        if told and opened and self._support(opened) < self.task.terms.quorum:
-            raise QuorumError(
-                f"round {opened}: {len(told)} nodes say that the sum opens to what honest nodes "
-                "cannot have added up to: a contributor is dishonest, nobody can tell which",
-                hint="Cancel the task ('twopm task cancel') and make another with other members.",
-            )
-
-    def _base(self, round_: int) -> tuple[str, str]:
-        if round_ == 1:
-            return self.task.terms.initial_model, ZERO_DIGEST
-        entry = self._rounds[round_ - 2]
-        agreed, support = entry.agreed(), self._support(round_ - 1)
-        if agreed is None or support < self.task.terms.quorum:
-            raise QuorumError(
-                f"round {round_ - 1}: {support} nodes signed the same model, "
-                f"{self.task.terms.quorum} are needed",
-                hint="Look at the nodes' logs: a node that stops says why.",
-            )
-        if support < len(entry.reports):
-            log.error(
-                "ALARM: %d nodes opened another model in round %d",
-                len(entry.reports) - support,
-                round_ - 1,
-            )
-        return agreed[0].model_digest, entry.aggregate.manifest.digest
-
-    def _collect_reports(self, entry: CollectedRound, replies: Iterable[Reply]) -> None:
-        manifest = entry.aggregate.manifest
-        for reply in replies:
-            for report in _reports_in(reply):
-                statement = report.model.statement
-                bound = (statement.task_id, statement.round, statement.manifest_digest)
-                if bound != (manifest.task_id, manifest.round, manifest.digest):
-                    continue
-                try:
-                    report.model.check(self.task.domain)
-                except RecordError as error:
-                    log.warning("model statement of %s: %s", report.model.node, error)
-                    continue
-                member = report.model.node in self.task.roster.nodes
-                if member and report.metrics.digest == statement.metrics_digest:
-                    entry.reports.setdefault(report.model.node, report)
-                    if report.false_openings:
-                        log.error(
-                            "ALARM: round %d: %s found that the shares opened by %s do not fit",
-                            manifest.round,
-                            report.model.node,
-                            ", ".join(report.false_openings),
-                        )
+        members = [reply for reply in replies if reply.flower_node in known]
+        if self._rounds:
+            raise_if_impossible(self.task, self._rounds[-1], members)
 
     def _note_behind(self, replies: Iterable[Reply]) -> None:
         behind = [reply.behind for reply in replies if reply.behind is not None]
@@ -499,7 +409,3 @@ def _update_in(reply: Reply) -> TrainReply:
     if not isinstance(reply.value, TrainReply):
         raise RefusedReplyError(reply.reason, reply.detail)
     return reply.value
-
-
-def _reports_in(reply: Reply) -> tuple[ModelReport, ...]:
-    return reply.value.reports if isinstance(reply.value, TrainReply | EvaluateReply) else ()

@@ -36,11 +36,10 @@ from twopm_flower.federated.progress import OwnUpdate, Progress
 from twopm_flower.federated.task import TaskContext, weighted_values
 from twopm_flower.privacy.frame import encode_update, parse_update
 from twopm_flower.privacy.keys import SealingKey, SharedKey
-from twopm_flower.privacy.masking import mask
+from twopm_flower.privacy.masking import mask, mask_context
 from twopm_flower.privacy.one_time_key import OneTimeKey
 from twopm_flower.privacy.residues import challenges, fingerprint
 from twopm_flower.privacy.update import encrypt_update
-from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import (
@@ -387,15 +386,3 @@ class NodeSession:
             ),
         )
         return sign(statement, self._signer, task.domain)
-
-
-def mask_context(task_id: str, manifest_digest: str, model_round: int, *, closing: bool) -> bytes:
-    """Return the bytes that bind masks to one exchange, so that no mask is used twice."""
-    return canonical_bytes(
-        {
-            "closing": closing,
-            "manifest": manifest_digest,
-            "model_round": model_round,
-            "task": task_id,
-        }
-    )

@@ -16,6 +16,7 @@ from twopm_flower.federated.exchange import Arrays
 from twopm_flower.federated.prepared import PreparedRun, SimulationOptions
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.federated.terms import automatic_terms
+from twopm_flower.federated.wire_fields import bytes_field, integer_field, text_field
 from twopm_flower.records.bundle import DealtKey, Deployment, NodeCard
 from twopm_flower.records.canonical import canonical_bytes, parse_canonical
 from twopm_flower.records.printable import printable
@@ -83,7 +84,7 @@ class SimulationSetup:
         )
         cards = {node: _card(content, deployment) for node, content in trained.items()}
         samples = {
-            cards[node].registration.node: wire.integer_field(
+            cards[node].registration.node: integer_field(
                 content.config_records[wire.TWOPM], "samples"
             )
             for node, content in trained.items()
@@ -260,13 +261,13 @@ def _chain_fields(devnet: DevnetProcess, deployment: Deployment) -> bytes:
 
 def _card(content: RecordDict, deployment: Deployment) -> NodeCard:
     fields = content.config_records[wire.TWOPM]
-    card = NodeCard.from_bytes(wire.bytes_field(fields, "card"))
+    card = NodeCard.from_bytes(bytes_field(fields, "card"))
     card.registration.check(deployment.registry_domain)
     return card
 
 
 def _same(replies: dict[int, RecordDict], name: str) -> dict[str, Any]:
-    values = {wire.bytes_field(r.config_records[wire.TWOPM], name) for r in replies.values()}
+    values = {bytes_field(r.config_records[wire.TWOPM], name) for r in replies.values()}
     if len(values) != 1:
         raise QuorumError(f"the nodes disagree about {name}: {sorted(values)}")
     value: dict[str, Any] = parse_canonical(values.pop(), what=name)
@@ -274,7 +275,7 @@ def _same(replies: dict[int, RecordDict], name: str) -> dict[str, Any]:
 
 
 def _same_text(replies: dict[int, RecordDict], name: str) -> str:
-    values = {wire.text_field(r.config_records[wire.TWOPM], name) for r in replies.values()}
+    values = {text_field(r.config_records[wire.TWOPM], name) for r in replies.values()}
     if len(values) != 1:
         raise QuorumError(f"the nodes disagree about {name}: {sorted(values)}")
     return values.pop()

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
-from twopm_flower.config import Settings, load_settings
+from twopm_flower.config import load_settings
 from twopm_flower.errors import ConfigError, QuorumError, StrategyRefused
 from twopm_flower.federated import wire
 from twopm_flower.federated.base_strategy import require_linear
 from twopm_flower.federated.callbacks import RoundCallback, records_on_chain
 from twopm_flower.federated.flower_internals import log_as_flower
-from twopm_flower.federated.prepared import PreparedRun, SimulationOptions
+from twopm_flower.federated.live_run import LiveRun, log_manifest, means_of
+from twopm_flower.federated.prepared import SimulationOptions
 from twopm_flower.federated.replies import bare, parse_reply, wait_for_nodes
 from twopm_flower.federated.run_store import RoundTiming, RunStore, Timings, with_chain_records
 from twopm_flower.federated.server_run import ServerRun
 from twopm_flower.federated.setup import prepare
+from twopm_flower.federated.wire_fields import blob
 from twopm_flower.privacy.isolated import IsolatedBackend
-from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.verify.expanded import encode_expanded
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class EncryptedAggregation(Strategy):
         self._home = home
         self._callbacks = tuple(callbacks)
         self._simulation = simulation or SimulationOptions()
-        self._live: _Live | None = None
+        self._live: LiveRun | None = None
 
     def summary(self) -> None:
         """Log what this strategy and the wrapped one do."""
@@ -120,10 +121,10 @@ class EncryptedAggregation(Strategy):
         live.download_bytes = len(aggregate.frame)
         for callback in live.callbacks:
             callback.manifest_committed(aggregate.manifest)
-        self._log_manifest(aggregate.manifest)
+        log_manifest(aggregate.manifest)
         good = [m for m in replies if m.metadata.src_node_id in flower_nodes]
         self.base.aggregate_train(server_round, [bare(message) for message in good])
-        arrays = ArrayRecord({"aggregate": wire.blob(aggregate.frame, wire.AGGREGATE_STYPE)})
+        arrays = ArrayRecord({"aggregate": blob(aggregate.frame, wire.AGGREGATE_STYPE)})
         sums = live.run.opened_metrics(server_round - 1) if server_round > 1 else None
         if sums is not None:
             live.result.train_metrics_clientapp[server_round - 1] = MetricRecord({**sums})
@@ -157,7 +158,7 @@ class EncryptedAggregation(Strategy):
         if live.missing:
             return None
         sums = live.run.evaluation_sums(server_round - 1)
-        return None if sums is None else _means(sums)
+        return None if sums is None else means_of(sums)
 
     # --- the loop ------------------------------------------------------------------------
 
@@ -220,7 +221,7 @@ class EncryptedAggregation(Strategy):
         )
         store = RunStore(prepared.runs_folder / prepared.task.task_id)
         isolated = IsolatedBackend(prepared.task.parameters)
-        live = _Live(
+        live = LiveRun(
             prepared=prepared,
             run=ServerRun(
                 task=prepared.task,
@@ -341,7 +342,7 @@ class EncryptedAggregation(Strategy):
             live.result.train_metrics_clientapp[last] = MetricRecord({**sums})
         evaluated = live.run.evaluation_sums(last)
         if evaluated is not None:
-            live.result.evaluate_metrics_clientapp[last] = _means(evaluated)
+            live.result.evaluate_metrics_clientapp[last] = means_of(evaluated)
         self._save(live)
         for callback in live.callbacks:
             callback.run_completed(live.run.bundle(), statement, signatures)
@@ -349,7 +350,7 @@ class EncryptedAggregation(Strategy):
         log.info("final model %s, signed by %d nodes", statement.model_digest, len(signatures))
         log.info("bundle: %s", live.store.bundle_path)
 
-    def _save(self, live: "_Live", *, anchored: bool = False) -> None:
+    def _save(self, live: LiveRun, *, anchored: bool = False) -> None:
         bundle = live.run.bundle()
         if anchored:
             records, final = records_on_chain(live.prepared.connector, bundle.task_id)
@@ -359,7 +360,7 @@ class EncryptedAggregation(Strategy):
 
     # --- details -------------------------------------------------------------------------
 
-    def _require_live(self) -> "_Live":
+    def _require_live(self) -> LiveRun:
         if self._live is None:
             raise ConfigError(
                 "no run is under way", hint="Call start(); it drives the other methods."
@@ -392,52 +393,3 @@ class EncryptedAggregation(Strategy):
     def _exchange(self, grid: Grid, messages: Iterable[Message], default_s: float) -> list[Message]:
         timeout = self._require_live().timeout or default_s
         return list(grid.send_and_receive(list(messages), timeout=timeout))
-
-    def _log_manifest(self, manifest: RoundManifest) -> None:
-        log.info(
-            "round %d, attempt %d: added %d encrypted updates, manifest %s",
-            manifest.round,
-            manifest.attempt,
-            len(manifest.survivors),
-            manifest.digest,
-        )
-        for exclusion in manifest.exclusions:
-            log.warning(
-                "round %d: %s left out (%s): %s",
-                manifest.round,
-                exclusion.node,
-                exclusion.reason,
-                exclusion.detail,
-            )
-
-
-@dataclass
-class _Live:
-    """What exists only while a run is under way."""
-
-    prepared: PreparedRun
-    run: ServerRun
-    store: RunStore
-    settings: Settings
-    callbacks: tuple[RoundCallback, ...]
-    timeout: float | None
-    attempt: int = 1
-    asked: tuple[int, ...] = ()
-    missing: tuple[str, ...] = ()
-    download_bytes: int = 0
-
-    def __post_init__(self) -> None:
-        self.result = Result()
-        self.timings: list[RoundTiming] = []
-        self.upload_bytes: dict[str, int] = {}
-
-
-def _means(sums: Mapping[str, float]) -> MetricRecord:
-    """Return the sums, and beside each its mean over the evaluated rows."""
-    rows = sums.get(wire.SAMPLES, 0)
-    means = {
-        f"mean-{name}": value / rows
-        for name, value in sums.items()
-        if rows and name != wire.SAMPLES
-    }
-    return MetricRecord({**sums, **means})

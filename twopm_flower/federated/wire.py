@@ -5,7 +5,7 @@ means is checked by the session and the aggregator.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -25,18 +25,24 @@ from twopm_flower.federated.exchange import (
     TrainReply,
 )
 from twopm_flower.federated.plain_arrays import plain_array
+from twopm_flower.federated.wire_fields import (
+    blob,
+    blob_bytes,
+    bytes_field,
+    integer_field,
+    json_list,
+    list_bytes,
+    list_of,
+    text_field,
+)
 from twopm_flower.records.canonical import canonical_bytes, parse_canonical
-from twopm_flower.records.fields import Record
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import (
     EvaluationStatement,
     FingerprintStatement,
     OpeningStatement,
     ReaderKey,
-    Signed,
-    Statement,
     UpdateStatement,
-    parse_signed,
     signed_type,
 )
 
@@ -55,7 +61,6 @@ SAMPLES = "num-examples"
 Kind = Literal["prepare", "train", "evaluate", "close", "enrol", "join", "deal", "accept"]
 Order = PrepareOrder | TrainOrder | EvaluateOrder | CloseOrder
 OPENING_FIELDS = {"manifest", "updates", "fingerprints", "keys"}
-S = TypeVar("S", bound=Statement)
 
 
 def order_content(order: Order, *, arrays_key: str, config_key: str) -> RecordDict:
@@ -68,7 +73,7 @@ def order_content(order: Order, *, arrays_key: str, config_key: str) -> RecordDi
             fields |= {"kind": "prepare"}
         case TrainOrder():
             fields |= {"kind": "train", "round": order.round, "attempt": order.attempt}
-            fields["readers"] = _list_bytes(order.readers)
+            fields["readers"] = list_bytes(order.readers)
             initial = order.initial
             _put_openings(content, fields, order.openings)
         case CloseOrder():
@@ -79,7 +84,7 @@ def order_content(order: Order, *, arrays_key: str, config_key: str) -> RecordDi
             fields |= {
                 "kind": "evaluate",
                 "manifest": order.manifest.to_bytes(),
-                "updates": _list_bytes(order.updates),
+                "updates": list_bytes(order.updates),
                 "proofs": canonical_bytes({s.node: list(s.proof) for s in order.shares}),
             }
             _put_shares(content, order.shares)
@@ -162,10 +167,10 @@ def parse_order(content: RecordDict) -> Order:
             task_id=task_id,
             config=config,
             manifest=RoundManifest.from_bytes(bytes_field(fields, "manifest")),
-            updates=_list_of(UpdateStatement, _json_list(fields, "updates")),
+            updates=list_of(UpdateStatement, json_list(fields, "updates")),
             shares=tuple(_shares(content, _proofs(fields))),
         )
-    openings = tuple(_openings(content, _json_list(fields, "openings")))
+    openings = tuple(_openings(content, json_list(fields, "openings")))
     initial = initial_arrays(content)
     if kind == "close":
         return CloseOrder(task_id=task_id, config=config, initial=initial, openings=openings)
@@ -176,7 +181,7 @@ def parse_order(content: RecordDict) -> Order:
         config=config,
         initial=initial,
         openings=openings,
-        readers=_list_of(ReaderKey, _json_list(fields, "readers")),
+        readers=list_of(ReaderKey, json_list(fields, "readers")),
     )
 
 
@@ -231,18 +236,18 @@ def reply_content(reply: PrepareReply | TrainReply | EvaluateReply) -> RecordDic
             if reply.shares:
                 _put_shares(content, reply.shares)
             fields["update"] = reply.update.to_bytes()
-            fields["reports"] = _list_bytes(reply.reports)
+            fields["reports"] = list_bytes(reply.reports)
         case EvaluateReply():
-            fields["reports"] = _list_bytes(reply.reports)
+            fields["reports"] = list_bytes(reply.reports)
             fields["fingerprint"] = reply.fingerprint.to_bytes() if reply.fingerprint else b""
             fields["evaluation"] = reply.evaluation.to_bytes() if reply.evaluation else b""
             fields["key"] = reply.key.statement.to_bytes() if reply.key else b""
             fields["bad_dealers"] = canonical_bytes(list(reply.bad_dealers))
-            fields["readers"] = _list_bytes(reply.readers)
+            fields["readers"] = list_bytes(reply.readers)
             if reply.key:
                 content[KEYS] = ArrayRecord({"key": blob(reply.key.sealed, KEY_STYPE)})
         case PrepareReply():
-            fields["readers"] = _list_bytes(reply.readers)
+            fields["readers"] = list_bytes(reply.readers)
     content["metrics"] = MetricRecord({SAMPLES: 1})
     content[TWOPM] = ConfigRecord(fields)
     return content
@@ -251,7 +256,7 @@ def reply_content(reply: PrepareReply | TrainReply | EvaluateReply) -> RecordDic
 def parse_prepare_reply(content: RecordDict) -> PrepareReply:
     """Check a node's reply to the exchange before the first round."""
     fields = _reply_fields(content)
-    return PrepareReply(readers=_list_of(ReaderKey, _json_list(fields, "readers")))
+    return PrepareReply(readers=list_of(ReaderKey, json_list(fields, "readers")))
 
 
 def parse_train_reply(content: RecordDict) -> TrainReply:
@@ -261,7 +266,7 @@ def parse_train_reply(content: RecordDict) -> TrainReply:
     if plain != {"arrays"} or set(content["arrays"]) != {"update"}:
         raise RecordError("the reply does not carry exactly one encrypted update")
     return TrainReply(
-        frame=_blob_bytes(content.array_records["arrays"]["update"], UPDATE_STYPE),
+        frame=blob_bytes(content.array_records["arrays"]["update"], UPDATE_STYPE),
         update=signed_type(UpdateStatement).from_bytes(bytes_field(fields, "update")),
         reports=_reports(fields),
         shares=tuple(_shares(content, {})),
@@ -272,7 +277,7 @@ def parse_evaluate_reply(content: RecordDict) -> EvaluateReply:
     """Check a node's evaluate or closing reply."""
     fields = _reply_fields(content)
     fingerprint, evaluation = bytes_field(fields, "fingerprint"), bytes_field(fields, "evaluation")
-    dealers = _json_list(fields, "bad_dealers")
+    dealers = json_list(fields, "bad_dealers")
     if not all(isinstance(dealer, str) for dealer in dealers):
         raise RecordError("'bad_dealers' is not a list of addresses")
     return EvaluateReply(
@@ -283,7 +288,7 @@ def parse_evaluate_reply(content: RecordDict) -> EvaluateReply:
         reports=_reports(fields),
         key=_key(content, bytes_field(fields, "key")),
         bad_dealers=tuple(dealers),
-        readers=_list_of(ReaderKey, _json_list(fields, "readers")),
+        readers=list_of(ReaderKey, json_list(fields, "readers")),
     )
 
 
@@ -295,7 +300,7 @@ def _key(content: RecordDict, statement: bytes) -> KeyOpening | None:
         raise RecordError("the reply signs an opening and does not carry exactly one")
     return KeyOpening(
         statement=signed_type(OpeningStatement).from_bytes(statement),
-        sealed=_blob_bytes(blobs["key"], KEY_STYPE),
+        sealed=blob_bytes(blobs["key"], KEY_STYPE),
     )
 
 
@@ -303,7 +308,7 @@ def _shares(content: RecordDict, proofs: Mapping[str, list[str]]) -> Iterable[Se
     for node, array in content.array_records.get(SHARES, ArrayRecord()).items():
         yield SealedShare(
             node=node,
-            sealed=_blob_bytes(array, SHARE_STYPE),
+            sealed=blob_bytes(array, SHARE_STYPE),
             proof=tuple(proofs.get(node, ())),
         )
 
@@ -328,7 +333,7 @@ def _reply_fields(content: RecordDict) -> ConfigRecord:
 
 
 def _reports(fields: ConfigRecord) -> tuple[ModelReport, ...]:
-    return tuple(ModelReport.from_json(value) for value in _json_list(fields, "reports"))
+    return tuple(ModelReport.from_json(value) for value in json_list(fields, "reports"))
 
 
 def _openings(content: RecordDict, values: list[Any]) -> Iterable[Opening]:
@@ -343,12 +348,12 @@ def _openings(content: RecordDict, values: list[Any]) -> Iterable[Opening]:
             raise RecordError(f"the aggregate of round {manifest.round} is not in the message")
         yield Opening(
             manifest=manifest,
-            updates=_list_of(UpdateStatement, value["updates"]),
-            fingerprints=_list_of(FingerprintStatement, value["fingerprints"]),
-            aggregate=_blob_bytes(frame, AGGREGATE_STYPE),
+            updates=list_of(UpdateStatement, value["updates"]),
+            fingerprints=list_of(FingerprintStatement, value["fingerprints"]),
+            aggregate=blob_bytes(frame, AGGREGATE_STYPE),
             keys=tuple(_opened_keys(content, manifest, value["keys"])),
             ciphertexts={
-                node: _blob_bytes(ciphertexts[_place(manifest, node)], CIPHERTEXT_STYPE)
+                node: blob_bytes(ciphertexts[_place(manifest, node)], CIPHERTEXT_STYPE)
                 for node in manifest.nodes
                 if _place(manifest, node) in ciphertexts
             },
@@ -357,11 +362,11 @@ def _openings(content: RecordDict, values: list[Any]) -> Iterable[Opening]:
 
 def _opened_keys(content: RecordDict, manifest: RoundManifest, values: Any) -> Iterable[KeyOpening]:
     blobs = content.array_records.get(KEYS, ArrayRecord())
-    for signed in _list_of(OpeningStatement, values):
+    for signed in list_of(OpeningStatement, values):
         sealed = blobs.get(_place(manifest, signed.node))
         if sealed is None:
             raise RecordError(f"the opening that {signed.node} signed is not in the message")
-        yield KeyOpening(statement=signed, sealed=_blob_bytes(sealed, KEY_STYPE))
+        yield KeyOpening(statement=signed, sealed=blob_bytes(sealed, KEY_STYPE))
 
 
 def initial_arrays(content: RecordDict) -> Arrays:
@@ -380,55 +385,3 @@ def plain_arrays(record: ArrayRecord) -> Arrays:
 def flower_arrays(arrays: Arrays) -> dict[str, Array]:
     """Return plain arrays as Flower's."""
     return {name: Array(value) for name, value in arrays.items()}
-
-
-def _list_of(kind: type[S], values: Any) -> tuple[Signed[S], ...]:
-    if not isinstance(values, list):
-        raise RecordError(f"the list of {kind.__name__} is not a list")
-    return tuple(parse_signed(kind, value) for value in values)
-
-
-def _list_bytes(records: Iterable[Record]) -> bytes:
-    return canonical_bytes([record.to_json() for record in records])
-
-
-def _json_list(fields: Mapping[str, Any], name: str) -> list[Any]:
-    value = parse_canonical(bytes_field(fields, name), what=name)
-    if not isinstance(value, list):
-        raise RecordError(f"{name!r} is not a list")
-    return value
-
-
-def bytes_field(fields: Mapping[str, Any], name: str) -> bytes:
-    """Return a field that must be bytes."""
-    value = fields.get(name)
-    if not isinstance(value, bytes):
-        raise RecordError(f"{name!r} is missing or not bytes")
-    return value
-
-
-def text_field(fields: Mapping[str, Any], name: str) -> str:
-    """Return a field that must be text."""
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise RecordError(f"{name!r} is missing or not text")
-    return value
-
-
-def integer_field(fields: Mapping[str, Any], name: str) -> int:
-    """Return a field that must be a number from 1 on."""
-    value = fields.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**32:
-        raise RecordError(f"{name!r} is missing or not a number from 1 on")
-    return value
-
-
-def blob(data: bytes, stype: str) -> Array:
-    """Return bytes as an array of a kind of ours; Flower chunks and de-duplicates it."""
-    return Array(dtype="uint8", shape=(len(data),), stype=stype, data=data)
-
-
-def _blob_bytes(array: Array, stype: str) -> bytes:
-    if array.stype != stype:
-        raise RecordError(f"an array is of the kind {array.stype!r}, not {stype!r}")
-    return bytes(array.data)

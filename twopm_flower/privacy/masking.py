@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from twopm_flower.errors import HeadroomError, PrivacyError
 from twopm_flower.privacy.keys import SealingKey
+from twopm_flower.records.canonical import canonical_bytes
 
 Masked = npt.NDArray[np.uint64]
 
@@ -122,3 +123,15 @@ def _address_bytes(address: str) -> bytes:
     if len(data) != _ADDRESS_BYTES:
         raise PrivacyError(f"{address!r} is not an address of {_ADDRESS_BYTES} bytes.")
     return data
+
+
+def mask_context(task_id: str, manifest_digest: str, model_round: int, *, closing: bool) -> bytes:
+    """Return the bytes that bind masks to one exchange, so that no mask is used twice."""
+    return canonical_bytes(
+        {
+            "closing": closing,
+            "manifest": manifest_digest,
+            "model_round": model_round,
+            "task": task_id,
+        }
+    )

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from markdown_pages import PAGES, REPOSITORY, ROOT, anchors, fences, links
 
+from twopm_flower.privacy.sharing import fewest_survivors, threshold_for
+
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 PICTURES = sorted((ROOT / "docs" / "pictures").glob("*.svg"))
 
@@ -62,6 +64,17 @@ def test_the_architecture_page_has_every_package_and_the_import_rules_of_the_lin
     assert [re.findall(r"\w+", line) for line in shown.splitlines()] == [
         names for names in existing if names
     ]
+
+
+def test_the_guide_tells_operators_the_thresholds_that_nodes_compute() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    rows = re.findall(r"^" + r"\| (\d+) " * 6 + r"\|$", page, re.MULTILINE)
+    assert {int(row[0]) for row in rows} == {3, 4, 5, 7, 10, 20}
+    for members, colluders, *shown in (map(int, row) for row in rows):
+        threshold = threshold_for(members, colluders)
+        survivors = fewest_survivors(threshold, colluders)
+        false = (members - threshold) // 2
+        assert shown == [threshold, survivors, members - survivors, false]
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from twopm_flower.errors import BindingError, FrameError
+from twopm_flower.errors import BindingError, FrameError, PrivacyError
 from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
 from twopm_flower.privacy.layout import Layout
 from twopm_flower.privacy.parameters import RING_DEGREE, AdditiveParameters
-from twopm_flower.privacy.residues import MODULUS, Residues
+from twopm_flower.privacy.residues import Residues
 
 __all__ = [
     "FrameContext",
@@ -36,6 +36,7 @@ AGGREGATE_MAGIC = b"2PMA"
 VERSION = 1
 BACKEND_CODES = {"bfv": 1, "plaintext": 2, "one-time-key": 3}
 RESIDUE_BYTES = 7
+_RESIDUE_MASK = np.uint64((1 << 8 * RESIDUE_BYTES) - 1)
 
 _START = struct.Struct("<4sHH")
 _PLACE = struct.Struct("<32sQI")
@@ -85,9 +86,12 @@ def parse_update(
     body = memoryview(data)[UPDATE_HEADER_BYTES:]
     _check_length(header, body, rows * SEED_BYTES + coefficients * RESIDUE_BYTES)
     seeds = np.frombuffer(body, np.uint8, rows * SEED_BYTES).reshape(rows, SEED_BYTES)
-    c0 = _residues_from_bytes(body[seeds.size :], "c0")
+    try:
+        ciphertext = SeededCiphertext(_words_from_bytes(body[seeds.size :]), seeds)
+    except PrivacyError as error:
+        raise FrameError(str(error)) from error
     _check_binding(header.context, expected)
-    return SeededCiphertext(c0, seeds)
+    return ciphertext
 
 
 def encode_aggregate(context: FrameContext, ciphertext: Ciphertext, backend: str = "bfv") -> bytes:
@@ -117,13 +121,16 @@ def parse_aggregate(
     body = memoryview(data)[AGGREGATE_HEADER_BYTES:]
     count = coefficients + rows * RING_DEGREE
     _check_length(header, body, count * RESIDUE_BYTES)
-    c0 = _residues_from_bytes(body[: coefficients * RESIDUE_BYTES], "c0")
-    c1 = _residues_from_bytes(body[coefficients * RESIDUE_BYTES :], "c1")
-    c1 = c1.reshape(rows, RING_DEGREE)
+    c0 = _words_from_bytes(body[: coefficients * RESIDUE_BYTES])
+    c1 = _words_from_bytes(body[coefficients * RESIDUE_BYTES :]).reshape(rows, RING_DEGREE)
+    try:
+        ciphertext = Ciphertext(c0, c1)
+    except PrivacyError as error:
+        raise FrameError(str(error)) from error
     if rows and not c1.any(axis=1).all():
         raise FrameError(f"Row {int(np.argmin(c1.any(axis=1)))} is transparent: its c1 is 0.")
     _check_binding(header.context, replace(expected, node=ZERO_NODE))
-    return Ciphertext(c0, c1)
+    return ciphertext
 
 
 @dataclass(frozen=True)
@@ -200,17 +207,15 @@ def _check_binding(found: FrameContext, expected: FrameContext) -> None:
 
 
 def _residues_to_bytes(residues: Residues) -> bytes:
-    wide = residues.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)
-    return wide[:, :RESIDUE_BYTES].tobytes()
+    words = np.ascontiguousarray(residues, "<u8")
+    return np.ndarray(words.shape, "V7", words, strides=(8,)).tobytes()
 
 
-def _residues_from_bytes(data: memoryview, what: str) -> Residues:
-    wide = np.zeros((len(data) // RESIDUE_BYTES, 8), np.uint8)
-    wide[:, :RESIDUE_BYTES] = np.frombuffer(data, np.uint8).reshape(-1, RESIDUE_BYTES)
-    residues = wide.view("<u8").ravel().astype(np.uint64, copy=False)
-    if residues.size and int(residues.max()) >= MODULUS:
-        index = int(np.argmax(residues >= np.uint64(MODULUS)))
-        raise FrameError(
-            f"{what}[{index}] is {int(residues[index])}, not below the modulus {MODULUS}."
-        )
+def _words_from_bytes(data: memoryview) -> Residues:
+    residues = np.empty(len(data) // RESIDUE_BYTES, np.uint64)
+    if residues.size:
+        # Each word is read with one byte of the next one, but the last has no next one.
+        words = np.ndarray(residues.size - 1, "<u8", data, strides=(RESIDUE_BYTES,))
+        np.bitwise_and(words, _RESIDUE_MASK, out=residues[:-1])
+        residues[-1] = int.from_bytes(data[-RESIDUE_BYTES:], "little")
     return residues

@@ -20,8 +20,11 @@ lattice estimator. The products a * s_i would give away more and never leave thi
 There has been no independent review of this construction.
 """
 
+import os
 import secrets
-from typing import ClassVar
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,12 +35,14 @@ from twopm_flower.privacy.keys import SecretBytes, SharedKey
 from twopm_flower.privacy.one_time_key import OneTimeKey
 from twopm_flower.privacy.parameters import ONE_TIME_NOISE, RING_DEGREE, AdditiveParameters
 from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred
-from twopm_flower.privacy.ring import Ring, ring_for
+from twopm_flower.privacy.ring import COMPILED_FROM_ROWS, Ring, ring_for
 from twopm_flower.privacy.sampling import centred_binomial, fresh_stream, uniform_rows
 
 GROUP_KEY_BYTES = 32
 
 _FEWEST_MEASURED = 16
+_FEWEST_SHARED = 4
+_MOST_THREADS = 8
 _CARRYING = RING_DEGREE - 1
 _CHUNK_ROWS = 32
 _Q = np.uint64(MODULUS)
@@ -85,21 +90,24 @@ class OneTimeBackend:
         used.use()
         rows = -(-coefficients.size // _CARRYING)
         ring = ring_for(rows)
-        secret, noise = _transformed_secret(used, ring), fresh_stream()
+        secret = _transformed_secret(used, ring)
         c0 = np.empty(coefficients.size + rows, np.uint64)
-        for first in range(0, rows, _CHUNK_ROWS):
+
+        def encrypt_rows(first: int) -> None:
             count = min(_CHUNK_ROWS, rows - first)
             carried = coefficients[first * _CARRYING : (first + count) * _CARRYING]
             phase = np.zeros((count, RING_DEGREE), np.int64)
             _fill(phase, carried)
             flat = phase.ravel()[: carried.size + count]
             flat <<= self._guard_bits
-            flat += centred_binomial(noise, flat.size)
+            flat += centred_binomial(fresh_stream(), flat.size)
             masks = ring.products(uniform_rows(used.public_seed, first, count), secret)
             start = first * RING_DEGREE
             c0[start : start + flat.size] = add_mod(
                 _residues(flat), _Q - masks.ravel()[: flat.size]
             )
+
+        _for_chunks(encrypt_rows, rows)
         return SeededCiphertext(c0, np.empty((0, SEED_BYTES), np.uint8))
 
     def expand(self, ciphertext: SeededCiphertext) -> Ciphertext:
@@ -122,35 +130,34 @@ class OneTimeBackend:
         ring = ring_for(rows)
         secret = _transformed_secret(opening, ring)
         opened = np.empty(ciphertext.c0.size - rows, np.int64)
-        half = np.int64(1) << (self._guard_bits - np.int64(1))
-        for first in range(0, rows, _CHUNK_ROWS):
+        rounded = _round_phases if rows < COMPILED_FROM_ROWS else _compiled_rounding()
+
+        def decrypt_rows(first: int) -> None:
             c0 = ciphertext.c0[first * RING_DEGREE : (first + _CHUNK_ROWS) * RING_DEGREE]
             count = -(-c0.size // RING_DEGREE)
             masks = ring.products(uniform_rows(opening.public_seed, first, count), secret)
-            phase = centred(add_mod(c0, masks.ravel()[: c0.size]))
-            zeros = phase[::RING_DEGREE]
-            if int(np.abs(zeros).max()) > self._noise:
-                row = first + int(np.argmax(np.abs(zeros) > self._noise))
+            flat = masks.ravel()[: c0.size]
+            zeros = np.abs(centred(add_mod(c0[::RING_DEGREE], flat[::RING_DEGREE])))
+            if int(zeros.max()) > self._noise:
+                row = first + int(np.argmax(zeros > self._noise))
                 raise _wrong_key(
                     f"row {row} of the sum has a coefficient that every node left at 0, and it "
                     "does not open as 0"
                 )
-            noise = phase.copy()
-            phase += half
-            phase >>= self._guard_bits
-            noise -= phase << self._guard_bits
-            self._check_noise(noise)
-            _gather(phase, opened[first * _CARRYING : (first + count) * _CARRYING])
+            carried = np.empty(c0.size, np.int64)
+            largest, squares = rounded(c0, flat, self._guard_bits, carried)
+            self._check_noise(int(largest), float(squares) / c0.size, c0.size)
+            _gather(carried, opened[first * _CARRYING : (first + count) * _CARRYING])
+
+        _for_chunks(decrypt_rows, rows)
         return opened
 
-    def _check_noise(self, noise: Coefficients) -> None:
+    def _check_noise(self, largest: int, square: float, count: int) -> None:
         # A wrong key leaves noise that is uniform over the guard bits: its mean square is 80
         # times an honest one's and more. Chance makes that of 16 honest coefficients 12 times
         # as large as it should be with less than 2**-90 (chi-square tail), of more with less.
-        largest = int(np.abs(noise).max())
-        square = float(np.mean(np.square(noise.astype(np.float64))))
-        allowed = self._noise / 2 * (8 + 64 / noise.size)
-        few = noise.size < _FEWEST_MEASURED
+        allowed = self._noise / 2 * (8 + 64 / count)
+        few = count < _FEWEST_MEASURED
         if largest > self._noise or (square > allowed and not few):
             raise _wrong_key(
                 f"the noise has a mean square of {square:.0f} and values up to {largest}, honest "
@@ -166,6 +173,38 @@ class OneTimeBackend:
                 "the group key only seals openings.",
             )
         return key
+
+
+def _round_phases(
+    c0: Residues, masks: Residues, guard_bits: np.int64, out: Coefficients
+) -> tuple[int, float]:
+    """Do what `fused.round_phases` does."""
+    phase = centred(add_mod(c0, masks))
+    np.right_shift(phase + (np.int64(1) << (guard_bits - np.int64(1))), guard_bits, out=out)
+    noise = phase - (out << guard_bits)
+    return int(np.abs(noise).max()), float(np.square(noise.astype(np.float64)).sum())
+
+
+def _compiled_rounding() -> Callable[..., Any]:
+    # Compiled code is imported only where it is used: see `ring`.
+    from twopm_flower.privacy import fused  # noqa: PLC0415
+
+    return fused.round_phases
+
+
+def _for_chunks(work: Callable[[int], None], rows: int) -> None:
+    """Do a piece of work for the first row of each chunk, on several cores where it pays.
+
+    What is compiled, and most of numpy, runs without the interpreter's lock.
+    """
+    chunks = range(0, rows, _CHUNK_ROWS)
+    if len(chunks) < _FEWEST_SHARED:
+        for first in chunks:
+            work(first)
+        return
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(work, chunks):
+            pass
 
 
 def _wrong_key(reason: str) -> BadOpening:

@@ -4,6 +4,7 @@ Large models are packed and unpacked in chunks, so that what is between takes li
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ Source = Callable[[int, int], Integers]
 """Returns the values from a first index up to, and without, a second one."""
 
 _CHUNK = 1 << 15
+_COMPILED_FROM = 1 << 16
 
 
 def pack(values: Integers, parameters: AdditiveParameters) -> Integers:
@@ -116,23 +118,38 @@ def unpack_pieces(
         raise PrivacyError(
             f"A sum of {contributors} is outside the agreed 1 to {parameters.max_nodes} nodes."
         )
-    half = np.int64(1 << (parameters.width - 1))
-    mask = np.int64((1 << parameters.width) - 1)
+    split = _split_field if columns < _COMPILED_FROM else _compiled_split()
+    width = np.int64(parameters.width)
     bound = contributors * parameters.limit
     for start in range(0, columns, _CHUNK):
-        rest = coefficients[start : start + _CHUNK]
+        rest = coefficients[start : start + _CHUNK].copy()
         for field in range(parameters.fields):
-            values = ((rest + half) & mask) - half
-            rest = (rest - values) >> np.int64(parameters.width)
+            values = np.empty(rest.size, np.int64)
+            smallest, largest = split(rest, width, values)
             first = field * columns + start
             used = max(0, min(values.size, size - first))
-            within = -bound <= int(values.min()) and int(values.max()) <= bound
-            if not within or values[used:].any():
+            if smallest < -bound or largest > bound or values[used:].any():
                 raise _impossible(contributors, parameters)
             if used:
                 yield first, values[:used]
         if rest.any():
             raise _impossible(contributors, parameters)
+
+
+def _split_field(rest: Integers, width: np.int64, values: Integers) -> tuple[int, int]:
+    """Do what `fused.split_field` does."""
+    half, mask = np.int64(1) << (width - np.int64(1)), (np.int64(1) << width) - np.int64(1)
+    np.subtract((rest + half) & mask, half, out=values)
+    rest -= values
+    rest >>= width
+    return int(values.min()), int(values.max())
+
+
+def _compiled_split() -> Callable[..., Any]:
+    # Compiled code is imported only where it is used: see `ring`.
+    from twopm_flower.privacy import fused  # noqa: PLC0415
+
+    return fused.split_field
 
 
 def _check_limit(values: Integers, first: int, parameters: AdditiveParameters) -> None:

@@ -56,12 +56,18 @@ def quantise(
 
 
 def mean(
-    summed: npt.NDArray[np.int64], *, clip: float, limit: int, samples_total: int, max_samples: int
+    summed: npt.NDArray[np.int64],
+    *,
+    clip: float,
+    limit: int,
+    samples_total: int,
+    max_samples: int,
+    out: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Return the weighted mean of the updates whose quantised sum is `summed`.
 
     This is ``max_samples * summed / (S * samples_total)``, where `samples_total` is the sum
-    of the contributors' samples.
+    of the contributors' samples. It is written to `out` where that is given.
 
     Raises
     ------
@@ -73,7 +79,7 @@ def mean(
         raise HeadroomError(
             f"samples_total = {samples_total} and max_samples = {max_samples} must be positive."
         )
-    return summed.astype(np.float64) * (max_samples / (scale * samples_total))
+    return np.multiply(summed, max_samples / (scale * samples_total), out=out)
 
 
 def error_bound(

@@ -113,7 +113,8 @@ def mul_mod(a: Residues, b: Residues | np.uint64) -> Residues:
 def centred(residues: Residues) -> npt.NDArray[np.int64]:
     """Return the representatives in ``[-(q - 1) / 2, (q - 1) / 2]`` of `residues`."""
     signed = residues.astype(np.int64)
-    return np.where(signed > MODULUS // 2, signed - _SIGNED_Q, signed)
+    signed -= (signed > MODULUS // 2) * _SIGNED_Q
+    return signed
 
 
 def residue_bytes(residues: Residues) -> bytes:

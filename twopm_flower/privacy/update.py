@@ -108,12 +108,13 @@ def open_aggregate(
     vector, totals = np.empty(layout.array_size), np.empty(len(layout.metrics), np.int64)
     for start, values in pieces:
         weights = values[: max(0, layout.array_size - start)]
-        vector[start : start + weights.size] = mean(
+        mean(
             weights,
             clip=clip,
             limit=parameters.limit,
             samples_total=samples_total,
             max_samples=max_samples,
+            out=vector[start : start + weights.size],
         )
         first = start + weights.size - layout.array_size
         totals[max(0, first) : max(0, first) + values.size - weights.size] = values[weights.size :]

@@ -66,6 +66,15 @@ def test_the_architecture_page_has_every_package_and_the_import_rules_of_the_lin
     ]
 
 
+def test_every_module_of_privacy_that_the_architecture_page_lists_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    (table,) = re.findall(r"where in `privacy` \|\n\|---\|---\|\n((?:\|.*\n)+)", text)
+    named = set(re.findall(r"`(\w+)`", table))
+    there = {path.stem for path in (ROOT / "twopm_flower" / "privacy").glob("*.py")}
+    assert len(named) > 20
+    assert named <= there
+
+
 def test_the_guide_tells_operators_the_thresholds_that_nodes_compute() -> None:
     page = (ROOT / "docs" / "deploy.md").read_text()
     rows = re.findall(r"^" + r"\| (\d+) " * 6 + r"\|$", page, re.MULTILINE)

@@ -6,10 +6,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, FedProx
 
+from twopm_flower.config import load_settings
 from twopm_flower.datasets.features import FeatureEncoder
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated import EncryptedAggregation, SimulationOptions
+from twopm_flower.federated.home import NodeHome
 from twopm_flower.models.logistic_regression import LogisticRegression
+from twopm_flower.node.coordinate import load_initial_model
 from twopm_flower.records.terms import TrustMode
 
 app = ServerApp()
@@ -32,7 +35,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord(
-            {name: Array(value) for name, value in initial_model(run).items()}
+            {name: Array(value) for name, value in first_model(run).items()}
         ),
         num_rounds=int(run["rounds"]),
         train_config=ConfigRecord(train_config(run)),
@@ -62,6 +65,14 @@ def trust_mode(run: Any) -> TrustMode:
     raise ConfigError(
         f"trust-mode {run['trust-mode']!r} is not known", hint=f"Choose from {get_args(TrustMode)}."
     )
+
+
+def first_model(run: Any) -> dict[str, Any]:
+    """Return what training starts from: the model of the task, or one of the configuration."""
+    settings = load_settings()
+    if settings.task is None:
+        return initial_model(run)
+    return load_initial_model(NodeHome(settings.home).task(settings.task))
 
 
 def initial_model(run: Any) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def show_terms(task_id: str, terms: TaskTerms) -> None:
             "title": terms.title,
             "data": terms.dataset.get("label", "the app's own"),
             "trust mode": _mode(terms),
+            **_opening(terms),
             "rounds": terms.rounds,
             "contributors": f"at least {terms.min_contributors} of at most {most} members",
             "quorum": f"{terms.quorum} must sign the same model; no majority of more than "
@@ -66,6 +67,16 @@ def show_terms(task_id: str, terms: TaskTerms) -> None:
     warning = quorum_warning(terms.quorum, terms.min_contributors)
     if warning is not None:
         say(f"[bold red]Warning:[/] [red]{warning}[/]")
+
+
+def _opening(terms: TaskTerms) -> dict[str, str]:
+    if terms.trust_mode != "one-time-key":
+        return {}
+    colluders = terms.colluders
+    return {
+        "opening": f"more than half of the members and of {colluders} colluders together: of n "
+        f"members (n + {colluders}) // 2 + 1, of {colluders + 2} or more"
+    }
 
 
 def _mode(terms: TaskTerms) -> str:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from twopm_flower.config import NodeSettings
 from twopm_flower.errors import (
+    ConfigError,
     FrameError,
     NodeBehind,
     ProtocolViolation,
@@ -225,9 +226,17 @@ class TaskLedger:
         ------
         ProtocolViolation
             The guard refuses: too few contributors, or another sum of the round before.
+        ConfigError
+            The guard's file is gone, damaged or locked, or the key has opened its most sums.
         """
+        file = self.folder.path / "guard.sqlite"
+        if self.progress.opened_round and not file.exists():
+            raise ConfigError(
+                f"{file} is gone: this node cannot tell which sums it let be opened",
+                hint="This node has to leave the task; an older copy would have forgotten some.",
+            )
         guard = Guard(
-            self.folder.path / "guard.sqlite",
+            file,
             min_contributors=self.task.fewest_contributors,
             cap=self.policy.key_cap,
         )

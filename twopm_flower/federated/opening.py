@@ -63,6 +63,9 @@ class Opener:
         rounds = [opening.manifest.round for opening in openings]
         if rounds != sorted(set(rounds)):
             raise ProtocolViolation(f"the server's openings are of rounds {rounds}, not in order")
+        if self._sharing is not None:
+            # A node that was killed right after an opening may not have come to this.
+            self._sharing.forget(self._ledger.progress.opened_round)
         self._ledger.accept_initial(initial)
         reports = [
             self._open(opening)

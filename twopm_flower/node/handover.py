@@ -45,7 +45,7 @@ def export_bundle(
     """
     run = load_run(home, named, with_ciphertexts=True)
     mode = run.bundle.terms.trust_mode
-    if mode == "shared-key" and not with_ciphertexts:
+    if mode != "one-time-key" and not with_ciphertexts:
         run = replace(run, bundle=run.bundle.model_copy(update={"ciphertexts": {}}))
     if with_ciphertexts and not run.bundle.ciphertexts:
         raise ConfigError(

@@ -4,7 +4,7 @@ from twopm_flower.errors import RecordError
 from twopm_flower.federated.aggregator import NodePins
 from twopm_flower.federated.collected_round import CollectedRound
 from twopm_flower.federated.task import TaskContext
-from twopm_flower.privacy.residues import challenges, fingerprint
+from twopm_flower.privacy.residues import challenges, fingerprints_at
 from twopm_flower.records.statements import FingerprintStatement, Signed
 from twopm_flower.verify.round import check_fingerprint_binding
 
@@ -46,7 +46,7 @@ class Fingerprints:
             raise RecordError(f"{signed.node} signed fingerprints and is no survivor")
         self._pins.pin(flower_node, signed.node)
         residues = update.ciphertext.residues()
-        if statement.fingerprints != tuple(fingerprint(residues, p) for p in self._points):
+        if statement.fingerprints != fingerprints_at(residues, self._points):
             raise RecordError(
                 f"{signed.node} signed false fingerprints of the update that it signed itself"
             )

@@ -38,7 +38,7 @@ from twopm_flower.privacy.frame import encode_update, parse_update
 from twopm_flower.privacy.keys import SealingKey, SharedKey
 from twopm_flower.privacy.masking import mask, mask_context
 from twopm_flower.privacy.one_time_key import OneTimeKey
-from twopm_flower.privacy.residues import challenges, fingerprint
+from twopm_flower.privacy.residues import challenges, fingerprints_at
 from twopm_flower.privacy.update import encrypt_update
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import RoundManifest
@@ -381,8 +381,6 @@ class NodeSession:
             attempt=manifest.attempt,
             node=self._signer.address,
             manifest_digest=manifest.digest,
-            fingerprints=tuple(
-                fingerprint(residues, point) for point in challenges(manifest.digest)
-            ),
+            fingerprints=fingerprints_at(residues, challenges(manifest.digest)),
         )
         return sign(statement, self._signer, task.domain)

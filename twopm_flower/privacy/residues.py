@@ -4,7 +4,7 @@ Adding two ciphertexts is adding their residues modulo `MODULUS`, so whoever has
 redo the server's sum, and a fingerprint of a sum is the sum of the fingerprints.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ _Q = np.uint64(MODULUS)
 _SIGNED_Q = np.int64(MODULUS)
 _INVERSE_Q = 1.0 / MODULUS
 _BLOCK = 1 << 14
+_LIMBS, _LIMB_BITS = 3, 18
+_LIMB_MASK = np.uint64((1 << _LIMB_BITS) - 1)
+_LIMB_WEIGHTS = np.array(
+    [[[1 << _LIMB_BITS * (i + j) for j in range(_LIMBS)]] for i in range(_LIMBS)], object
+)
 
 
 def as_residues(values: npt.NDArray[Any], what: str) -> Residues:
@@ -140,21 +145,37 @@ def fingerprint(residues: Residues, rho: int) -> int:
     PrivacyError
         If `rho` is out of range.
     """
-    if not 0 < rho < MODULUS:
-        raise PrivacyError(f"Challenge {rho} is not in [1, {MODULUS}).")
+    return fingerprints_at(residues, (rho,))[0]
+
+
+def fingerprints_at(residues: Residues, points: Sequence[int]) -> tuple[int, ...]:
+    """Return the `fingerprint` at each of several challenges, in one pass over the residues.
+
+    Residues and powers are cut into three limbs of 18 bits. A product of two limbs has 36
+    bits, 2**14 of them add up to less than 2**50: float64 adds them exactly in any order, so
+    a matrix product of limbs gives the same integers everywhere.
+
+    Raises
+    ------
+    PrivacyError
+        If a challenge is out of range.
+    """
+    for rho in points:
+        if not 0 < rho < MODULUS:
+            raise PrivacyError(f"Challenge {rho} is not in [1, {MODULUS}).")
     flat = residues.ravel()
-    powers = _powers(rho, min(_BLOCK, max(1, flat.size)))
-    step = pow(rho, _BLOCK, MODULUS)
-    total, shift = 0, 1
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        products = mul_mod(block, powers[: block.size])
-        # 2^14 products of 54 bits overflow 64 bits; their halves do not.
-        low = int(np.sum(products & np.uint64(0xFFFFFFFF)))
-        high = int(np.sum(products >> np.uint64(32)))
-        total = (total + shift * (low + (high << 32))) % MODULUS
-        shift = shift * step % MODULUS
-    return total
+    length = min(_BLOCK, max(1, flat.size))
+    factors = np.concatenate([_limbs(_powers(rho, length)) for rho in points]).T
+    steps = [pow(rho, _BLOCK, MODULUS) for rho in points]
+    totals, shifts = [0] * len(points), [1] * len(points)
+    for start in range(0, flat.size, length):
+        block = flat[start : start + length]
+        sums = (_limbs(block) @ factors[: block.size]).reshape(_LIMBS, len(points), _LIMBS)
+        weighted = (sums.astype(np.int64).astype(object) * _LIMB_WEIGHTS).sum(axis=(0, 2))
+        for index, value in enumerate(weighted):
+            totals[index] = (totals[index] + shifts[index] * value) % MODULUS
+            shifts[index] = shifts[index] * steps[index] % MODULUS
+    return tuple(int(total) for total in totals)
 
 
 def challenges(manifest_digest: str) -> tuple[int, ...]:
@@ -174,6 +195,14 @@ def challenges(manifest_digest: str) -> tuple[int, ...]:
         1 + int(tagged_digest("challenge/v1", digest, bytes([m])), 16) % (MODULUS - 1)
         for m in range(1, CHALLENGES + 1)
     )
+
+
+def _limbs(values: Residues) -> npt.NDArray[np.float64]:
+    """Return the limbs of residues, lowest first, shape (3, m)."""
+    limbs = np.empty((_LIMBS, values.size))
+    for index in range(_LIMBS):
+        limbs[index] = (values >> np.uint64(_LIMB_BITS * index)) & _LIMB_MASK
+    return limbs
 
 
 def _powers(rho: int, count: int) -> Residues:

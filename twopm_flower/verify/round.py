@@ -9,7 +9,7 @@ from types import MappingProxyType
 from twopm_flower.errors import RecordError, VerificationError
 from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.ciphertext import Ciphertext
-from twopm_flower.privacy.residues import CHALLENGES, MODULUS, challenges, fingerprint
+from twopm_flower.privacy.residues import CHALLENGES, MODULUS, challenges, fingerprints_at
 from twopm_flower.records.manifest import OpenedMetrics, RoundManifest, updates_root
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.statements import (
@@ -210,9 +210,9 @@ def check_fingerprints(
         *_computed_fingerprints(manifest, fingerprints, ciphertexts),
     ):
         totals = [(total + value) % MODULUS for total, value in zip(totals, values, strict=True)]
-    residues = aggregate.residues()
-    for number, (point, total) in enumerate(zip(points, totals, strict=True), start=1):
-        if fingerprint(residues, point) != total:
+    found = fingerprints_at(aggregate.residues(), points)
+    for number, (value, total) in enumerate(zip(found, totals, strict=True), start=1):
+        if value != total:
             raise VerificationError(
                 f"round {manifest.round}: fingerprint {number} of the aggregate is not the sum "
                 "of the survivors' fingerprints: it is not the sum of their updates"
@@ -271,7 +271,7 @@ def _computed_fingerprints(
             )
         check_ciphertext(manifest, node, listed[node], ciphertext)
         residues = ciphertext.residues()
-        found.append(tuple(fingerprint(residues, point) for point in points))
+        found.append(fingerprints_at(residues, points))
     return found
 
 

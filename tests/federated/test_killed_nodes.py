@@ -306,7 +306,7 @@ def test_a_server_that_goes_back_to_an_earlier_attempt_gets_no_second_update(sta
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("exchange", [("train", 1), ("close", 0)])
+@pytest.mark.parametrize("exchange", [("prepare", 0), ("train", 1), ("evaluate", 1), ("close", 0)])
 def test_no_secret_of_a_killed_order_outlives_the_next_one(stages, exchange):
     steps = stages.open("one-time-key", exchange).play().steps
     for step in range(1, steps + 1):

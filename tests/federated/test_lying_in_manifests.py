@@ -157,7 +157,7 @@ def test_a_node_that_is_left_out_goes_on_and_raises_an_alarm_the_second_time(
 
     def censor(self, flower_node, reply):
         if reply.update.node == victim.address:
-            raise RefusedReplyError("late", "censored", victim.address)
+            raise RefusedReplyError("late", "censored")
         honest(self, flower_node, reply)
 
     monkeypatch.setattr(RoundAggregator, "receive", censor)

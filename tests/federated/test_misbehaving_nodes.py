@@ -111,7 +111,9 @@ def left_out(recorded, reply):
         base_model=honest.base_model,
         config_digest=honest.config_digest,
     )
-    aggregator = RoundAggregator(task, setting, NodePins(), asked=range(4), barred={})
+    aggregator = RoundAggregator(
+        task, setting, NodePins(), asked=range(4), barred={}, expand=task.backend.expand
+    )
     for index in range(3):
         aggregator.receive(index, recorded.updates[index])
     with pytest.raises(RefusedReplyError) as caught:

@@ -99,7 +99,9 @@ def aggregator_of(recorded):
         base_model=honest.base_model,
         config_digest=honest.config_digest,
     )
-    return task, RoundAggregator(task, setting, NodePins(), asked=range(4), barred={})
+    return task, RoundAggregator(
+        task, setting, NodePins(), asked=range(4), barred={}, expand=task.backend.expand
+    )
 
 
 @pytest.mark.parametrize("what", UPDATES)

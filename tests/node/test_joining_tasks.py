@@ -183,7 +183,7 @@ def test_the_coordinator_finds_its_initial_model_again(federate):
     data = bytearray(stored.read_bytes())
     data[-1] ^= 1
     stored.write_bytes(bytes(data))
-    with pytest.raises(ConfigError, match="not the initial model"):
+    with pytest.raises(ConfigError, match="the initial model has digest"):
         load_initial_model(folder)
 
 

@@ -62,7 +62,7 @@ def test_made_up_rows_are_announced_in_capitals():
 @pytest.mark.parametrize(
     ("settings", "changes", "message"),
     [
-        (TaskSettings(), {"trust_mode": "one-time-key"}, "one-time-key"),
+        (TaskSettings(), {"trust_mode": "one-time-key", "colluders": 2}, "must be at least 4"),
         (TaskSettings(), {"min_contributors": 1}, "min-contributors is 1"),
         (TaskSettings(max_nodes=2), {}, "min-contributors is 3"),
         (TaskSettings(quorum=4), {}, "quorum is 4"),

@@ -13,10 +13,10 @@ FEWEST, CAP = 3, 10_000
 
 
 def planned(index: int) -> Permit:
-    """Return the permit that is asked for as number `index`: two attempts of each round."""
+    """Return the permit that is asked for as number `index`: one of each round."""
     return Permit(
         key_id=KEY,
-        round=index // 2 + 1,
+        round=index + 1,
         attempt=index % 2 + 1,
         manifest_digest=f"0x{index:064x}",
         survivors=NODES[: 3 + index // 2 % 2],

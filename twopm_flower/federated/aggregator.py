@@ -176,12 +176,13 @@ class RoundAggregator:
                 "binding",
                 f"the update has digest {digest}, the node signed {statement.update_digest}",
             )
-        self._take_shares(reply)
         # Last of all: statements of earlier rounds and tasks are public, and whoever replays
         # one must not take its signer's place.
         self._pins.pin(flower_node, claimed)
         if claimed in self._accepted:
             raise RefusedReplyError("binding", f"{claimed} sent a second update")
+        # After that check: a second update must not take the place of the first one's shares.
+        self._take_shares(reply)
         self._accepted[claimed] = AcceptedUpdate(
             reply.update,
             ciphertext,

@@ -15,10 +15,13 @@ log = logging.getLogger(__name__)
 def collect_reports(task: TaskContext, entry: CollectedRound, replies: Iterable[Reply]) -> None:
     """Keep the members' signed reports of what they opened in a round; the first one counts."""
     manifest = entry.aggregate.manifest
-    for report in (report for reply in replies for report in _reports_in(reply)):
+    # A node reports the round last; one report of a reply is looked at.
+    for report in (report for reply in replies for report in _reports_in(reply)[-1:]):
         statement = report.model.statement
         bound = (statement.task_id, statement.round, statement.manifest_digest)
         if bound != (manifest.task_id, manifest.round, manifest.digest):
+            continue
+        if report.model.node in entry.reports:
             continue
         try:
             report.model.check(task.domain)
@@ -34,7 +37,7 @@ def collect_reports(task: TaskContext, entry: CollectedRound, replies: Iterable[
                 "ALARM: round %d: %s found that the shares opened by %s do not fit",
                 manifest.round,
                 report.model.node,
-                ", ".join(report.false_openings),
+                ", ".join(report.false_openings[: len(task.roster.members)]),
             )
 
 

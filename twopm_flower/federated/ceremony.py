@@ -9,6 +9,7 @@ from twopm_flower.errors import KeyCeremonyError, ProtocolViolation
 from twopm_flower.privacy.backend import load_backend
 from twopm_flower.privacy.key_deal import DealContext, KeyBox, Reader, accept, deal
 from twopm_flower.privacy.keys import SealingKey, SharedKey
+from twopm_flower.privacy.one_time_key import GROUP_KEY_BYTES
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.sharing import threshold_for
 from twopm_flower.records.bundle import DealtKey, Deployment, NodeCard, SealedBoxes
@@ -222,6 +223,25 @@ def accept_key(
         context=_context(task_id, roster, deployment),
         key_id=statement.key_id,
     )
+
+
+def check_key(key: SharedKey, terms: TaskTerms) -> None:
+    """Check that a dealt key is one of the task's backend, before anything rests on it.
+
+    Raises
+    ------
+    KeyCeremonyError
+        It is of another backend, or a group key of another length.
+    """
+    expected = AdditiveParameters.from_dict(terms.parameters).backend
+    length = len(key.secret.reveal())
+    group = terms.trust_mode == "one-time-key"
+    if key.backend != expected or (group and length != GROUP_KEY_BYTES):
+        raise KeyCeremonyError(
+            f"the dealt key is of backend {key.backend!r} with {length} bytes; the task takes "
+            f"{expected!r}" + (f" with {GROUP_KEY_BYTES}" if group else ""),
+            hint="The first member dealt a wrong key: ask its operator, and make another task.",
+        )
 
 
 def key_id_of(terms: TaskTerms, signed: Signed[KeyDeal] | None) -> str:

@@ -53,11 +53,11 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(path: Path) -> None:
-    # The name of a file is in its folder: a power cut must not bring the old one back.
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: a power cut must not bring old ones back."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -128,8 +128,9 @@ class TaskFolder:
         with (self.path / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             # Whoever wrote these was killed: in a run only holders of this lock write here.
-            for draft in self.path.glob(".*.[0-9]*"):
-                draft.unlink()
+            for draft in self.path.glob(".?*"):
+                if draft.name != ".lock":
+                    draft.unlink()
             yield
 
     def load_progress(self) -> Progress:

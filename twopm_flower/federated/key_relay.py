@@ -50,7 +50,6 @@ class KeyRelay:
 
     def take_readers(
         self,
-        flower_node: int,
         readers: Iterable[Signed[ReaderKey]],
         slots: Collection[tuple[int, int]],
     ) -> None:
@@ -72,7 +71,7 @@ class KeyRelay:
                 check_public_key(statement.public_key)
             except KeyCeremonyError as error:
                 raise RecordError(f"the reader key of {signed.node}: {error}") from error
-            self._pins.pin(flower_node, signed.node)
+            # Pins nobody: a key that was shown in a train order is public.
             self._readers.setdefault(slot, {}).setdefault(signed.node, signed)
 
     def readers(self, round_: int, attempt: int) -> tuple[Signed[ReaderKey], ...]:
@@ -80,10 +79,12 @@ class KeyRelay:
         found = self._readers.get((round_, attempt), {})
         return tuple(found[node] for node in sorted(found, key=str.lower))
 
-    def start_attempt(self) -> None:
-        """Forget the boxes of the attempt before."""
+    def start_attempt(self, round_: int) -> None:
+        """Forget the boxes of the attempt before, and the keys of rounds that are over."""
         self._dealt.clear()
         self._digests.clear()
+        for slot in [slot for slot in self._readers if slot[0] < round_]:
+            del self._readers[slot]
 
     def take_shares(self, reply: TrainReply) -> None:
         """Keep a node's sealed shares: exactly one for each other reader, as it signed them.
@@ -100,10 +101,17 @@ class KeyRelay:
             for signed in self.readers(statement.round, statement.attempt)
         }
         named = [share.node for share in reply.shares]
-        if sorted(named) != sorted(set(public) - {dealer}):
+        others = set(public) - {dealer}
+        # An update that a node kept from a run that stopped has shares for the readers of then.
+        enough = len(named) + 1 >= self._task.threshold and len(named) >= 1
+        if len(set(named)) != len(named) or not set(named) <= others or not enough:
             raise RefusedReplyError(
-                "malformed", f"{dealer} dealt shares to {len(named)} nodes, not to each reader"
+                "malformed",
+                f"{dealer} dealt shares to {len(named)} nodes; {len(others)} can read them, "
+                f"{self._task.threshold} must",
             )
+        if len(named) < len(others):
+            log.warning("%s dealt no shares to %d of the readers", dealer, len(others) - len(named))
         digests = {}
         for share in reply.shares:
             if len(share.sealed) != SEALED_SHARE_BYTES:

@@ -61,6 +61,10 @@ class UnreadableShares(PrivacyError):  # noqa: N818  # named like the other erro
         self.dealers = tuple(dealers)
 
 
+class UnsignedShare(PrivacyError):  # noqa: N818  # named like the other errors
+    """A share that its dealer did not sign; this node cannot tell whose fault it is."""
+
+
 class KeySharing:
     """Shares out one node's keys in one task.
 
@@ -116,34 +120,28 @@ class KeySharing:
 
         Raises
         ------
-        ProtocolViolation
-            A reader key that is not a member's own for this attempt.
-        KeyCeremonyError
-            A reader key that nothing can be sealed to.
-        QuorumError
-            Fewer readers than the key takes to open.
+        ProtocolViolation, SignatureError, KeyCeremonyError, QuorumError
+            What `check_readers` finds.
         """
         own, task = self._signer.address, self._task
-        public = self._readers(round_, attempt, readers)
+        public = self.check_readers(round_, attempt, readers)
         nodes = sorted({*public, own}, key=str.lower)
-        if len(nodes) < task.threshold:
-            raise QuorumError(
-                f"round {round_}: {len(nodes)} nodes can read shares, {task.threshold} must, or "
-                "the sum could never be opened",
-                hint="Look at the nodes that did not answer the exchange before.",
-            )
         points = {node: task.point(node) for node in nodes}
         dealt = share_secret(key.secret, list(points.values()), task.threshold)
-        self._files.save_own_share(round_, attempt, dealt[points[own]])
         sealed = {}
-        for node in nodes:
-            if node == own:
-                continue
-            context = task.share_context(
-                round_, attempt, dealer=own, reader=node, reader_key=public[node]
-            )
-            box = seal_share(dealt[points[node]], public[node], context)
-            sealed[node] = (box, sealed_share_digest(box, context))
+        try:
+            self._files.save_own_share(round_, attempt, dealt[points[own]])
+            for node in nodes:
+                if node == own:
+                    continue
+                context = task.share_context(
+                    round_, attempt, dealer=own, reader=node, reader_key=public[node]
+                )
+                box = seal_share(dealt[points[node]], public[node], context)
+                sealed[node] = (box, sealed_share_digest(box, context))
+        finally:
+            # Any threshold of them are the key.
+            erase(*dealt.values())
         root = shares_root([digest for _, digest in sealed.values()])
         return root, tuple(SealedShare(node, box) for node, (box, _) in sealed.items())
 
@@ -161,8 +159,9 @@ class KeySharing:
         Raises
         ------
         ProtocolViolation
-            A share that is not the one its dealer signed, too few pinned peers among the
-            survivors, or another set of survivors was opened before.
+            Too few pinned peers among the survivors, or another sum was opened before.
+        UnsignedShare
+            A share that is not the one its dealer signed.
         UnreadableShares
             The dealer signed what does not open.
         """
@@ -252,9 +251,20 @@ class KeySharing:
         self._files.forget_shares(round_)
         self._files.forget_openings(round_)
 
-    def _readers(
+    def check_readers(
         self, round_: int, attempt: int, readers: Iterable[Signed[ReaderKey]]
     ) -> dict[str, str]:
+        """Return the readers' public keys by node.
+
+        Raises
+        ------
+        ProtocolViolation, SignatureError
+            A reader key that is not a member's own for this attempt.
+        KeyCeremonyError
+            A reader key that nothing can be sealed to.
+        QuorumError
+            Fewer readers than a key takes to open.
+        """
         public: dict[str, str] = {}
         for signed in readers:
             statement = signed.check(self._task.domain)
@@ -267,6 +277,13 @@ class KeySharing:
                 )
             check_public_key(statement.public_key)
             public[signed.node] = statement.public_key
+        nodes = {*public, self._signer.address}
+        if len(nodes) < self._task.threshold:
+            raise QuorumError(
+                f"round {round_}: {len(nodes)} nodes can read shares, {self._task.threshold} "
+                "must, or the sum could never be opened",
+                hint="Look at the nodes that did not answer the exchange before.",
+            )
         return public
 
     def _check_peers(self, manifest: RoundManifest) -> None:
@@ -300,9 +317,10 @@ class KeySharing:
             )
             digest = sealed_share_digest(share.sealed, context)
             if not check_share_proof(digest, share.proof, update.statement.shares_root):
-                raise ProtocolViolation(
-                    f"round {round_}: the share that the server shows as {dealer}'s is not one "
-                    "that it signed"
+                raise UnsignedShare(
+                    f"round {round_}: the share that is shown as {dealer}'s is not one that it "
+                    "signed; nothing is opened",
+                    hint="The server, or the dealer, mixes up two updates: ask both.",
                 )
             try:
                 parts.append(open_share(share.sealed, reader, context))

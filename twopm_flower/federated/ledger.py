@@ -230,7 +230,7 @@ class TaskLedger:
             The guard's file is gone, damaged or locked, or the key has opened its most sums.
         """
         file = self.folder.path / "guard.sqlite"
-        if self.progress.opened_round and not file.exists():
+        if self.progress.guarded and not file.exists():
             raise ConfigError(
                 f"{file} is gone: this node cannot tell which sums it let be opened",
                 hint="This node has to leave the task; an older copy would have forgotten some.",
@@ -241,6 +241,8 @@ class TaskLedger:
             cap=self.policy.key_cap,
         )
         with closing(guard):
+            if not self.progress.guarded:
+                self.store(self.progress.changed(guarded=True))
             guard.permit(
                 key_id=manifest.key_id,
                 round_=manifest.round,

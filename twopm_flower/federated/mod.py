@@ -25,6 +25,7 @@ from twopm_flower.errors import (
 from twopm_flower.federated import enrolment, wire
 from twopm_flower.federated.active import working_for
 from twopm_flower.federated.app_bundle import app_bundle_digest, running_app_folder
+from twopm_flower.federated.ceremony import check_key
 from twopm_flower.federated.chain_access import deployment_of, open_reader
 from twopm_flower.federated.exchange import (
     Arrays,
@@ -232,6 +233,8 @@ def _open_session(home: NodeHome, task_id: str, run_config: dict[str, Any]) -> N
     chain = home.settings.require_chain()
     plaintext = folder.terms.trust_mode == "plaintext"
     key = None if plaintext else folder.shared_key
+    if key is not None:
+        check_key(key, folder.terms)
     if plaintext:
         log.warning("PLAINTEXT: updates of task %s are not encrypted", task_id)
     task = TaskContext(

@@ -47,6 +47,8 @@ class Progress(Record):
         Accepted manifests that are not confirmed on chain.
     excluded_in_a_row : int
         Consecutive rounds in which the own update was left out.
+    guarded : bool
+        Whether a guard was made for this task, so that one that was deleted is missed.
     halted : str or None
         Why this node stopped for good; an operator looks and resumes it.
     """
@@ -59,6 +61,7 @@ class Progress(Record):
     evaluated: tuple[Uint32, ...] = ()
     pending: tuple[Pending, ...] = ()
     excluded_in_a_row: Uint32 = 0
+    guarded: bool = False
     halted: str | None = None
 
     def changed(self, **fields: object) -> Self:

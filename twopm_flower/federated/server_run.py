@@ -51,6 +51,10 @@ from twopm_flower.records.statements import (
 log = logging.getLogger(__name__)
 
 
+_MOST_ASKED_BACK = 3
+_SPOILT = {True: "no valid fingerprints", False: "shares that do not open"}
+
+
 class ServerRun:
     """The state of a run on the server.
 
@@ -93,6 +97,7 @@ class ServerRun:
         self._superseded: tuple[SupersededAttempt, ...] = ()
         self._barred: dict[str, str] = {}
         self._behind: int | None = None
+        self._asked_back: Counter[int] = Counter()
         self._closing: Evaluations = ()
         self._relay = KeyRelay(task, self._pins) if task.shares_keys else None
 
@@ -165,7 +170,7 @@ class ServerRun:
                 log.warning("prepare: node %d: %s", reply.flower_node, reply.detail)
                 continue
             try:
-                self._relay.take_readers(reply.flower_node, reply.value.readers, {(1, 1)})
+                self._relay.take_readers(reply.value.readers, {(1, 1)})
             except (RecordError, RefusedReplyError) as error:
                 log.warning("prepare: node %d: %s", reply.flower_node, error)
 
@@ -209,7 +214,7 @@ class ServerRun:
             config_digest=self.task.configuration(round_, run_config).digest,
         )
         if self._relay is not None:
-            self._relay.start_attempt()
+            self._relay.start_attempt(round_)
         aggregator = RoundAggregator(
             self.task,
             setting,
@@ -284,7 +289,7 @@ class ServerRun:
                 SupersededAttempt(manifest=manifest, record=None),
             )
             for node in missing:
-                self._barred[node] = f"spoiled attempt {manifest.attempt}"
+                self._barred[node] = f"{_SPOILT[self._relay is None]} in attempt {manifest.attempt}"
             return missing
         current.fingerprints = fingerprints.in_order()
         current.evaluations = evaluator.complete()
@@ -297,7 +302,7 @@ class ServerRun:
             return
         manifest = current.aggregate.manifest
         slots = {(manifest.round, manifest.attempt + 1), (manifest.round + 1, 1)}
-        self._relay.take_readers(flower_node, value.readers, slots)
+        self._relay.take_readers(value.readers, slots)
         if value.key is not None:
             node = self._relay.take_opening(flower_node, value.key, manifest)
             current.keys[node] = value.key
@@ -390,7 +395,14 @@ class ServerRun:
             raise_if_impossible(self.task, self._rounds[-1], members)
 
     def _note_behind(self, replies: Iterable[Reply]) -> None:
-        behind = [reply.behind for reply in replies if reply.behind is not None]
+        behind = []
+        for reply in replies:
+            if reply.behind is None:
+                continue
+            # All nodes get what one asks for, so nobody may ask for ever.
+            self._asked_back[reply.flower_node] += 1
+            if self._asked_back[reply.flower_node] <= _MOST_ASKED_BACK:
+                behind.append(reply.behind)
         if behind:
             self._behind = min(behind if self._behind is None else [*behind, self._behind])
 

@@ -29,7 +29,7 @@ from twopm_flower.federated.exchange import (
 )
 from twopm_flower.federated.excluded import kept_values, split
 from twopm_flower.federated.home import KeptUpdate, TaskFolder
-from twopm_flower.federated.key_sharing import KeySharing, UnreadableShares
+from twopm_flower.federated.key_sharing import KeySharing, UnreadableShares, UnsignedShare
 from twopm_flower.federated.ledger import TaskLedger
 from twopm_flower.federated.opening import Opener
 from twopm_flower.federated.progress import OwnUpdate, Progress
@@ -129,18 +129,21 @@ class NodeSession:
     # --- prepare -------------------------------------------------------------------------
 
     def prepare(self, order: PrepareOrder) -> PrepareReply:
-        """Publish the key for the shares of the first round.
+        """Publish the key for the shares of the first round; none once that has gone on.
 
         Raises
         ------
         ProtocolViolation
-            The task deals no shares, or its first round was opened.
+            The task deals no shares.
         """
         self._ledger.check_evaluate_config(order.config, 0)
-        if self._sharing is None or self.progress.opened_round:
+        if self._sharing is None:
             raise ProtocolViolation(
-                "the server asks for a reader key that this task, or this round, has no use for"
+                "the server asks for a reader key, and this task deals no shares"
             )
+        if self.progress.fingerprinted or self.progress.opened_round:
+            # A run that starts anew, too late for this node: its next reply says where it is.
+            return PrepareReply(readers=())
         return PrepareReply(readers=(self._sharing.publish(1, 1),))
 
     # --- train ---------------------------------------------------------------------------
@@ -160,6 +163,10 @@ class NodeSession:
                 f"node sent an update for attempt {own.attempt}"
             )
         reports = self._opener.advance(order.initial, order.openings, upto=order.round - 1)
+        kept = own is not None and (own.round, own.attempt) == (order.round, order.attempt)
+        if self._sharing is not None and not kept:
+            # Before the app trains, and not after.
+            self._sharing.check_readers(order.round, order.attempt, order.readers)
         return self._ledger.model(order.round - 1), reports
 
     def whole(self, model: FloatArrays) -> Arrays:
@@ -299,6 +306,8 @@ class NodeSession:
                 reply = replace(reply, key=key)
             except UnreadableShares as error:
                 reply = replace(reply, bad_dealers=error.dealers)
+            except UnsignedShare as error:
+                log.error("ALARM: %s", error)  # noqa: TRY400  # the text says it all
         return self._ledger.model(self.progress.opened_round), reply
 
     def _publish_next(

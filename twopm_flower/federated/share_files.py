@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twopm_flower.errors import ProtocolViolation
 from twopm_flower.federated.exchange import KeyOpening
-from twopm_flower.federated.home import write_atomically
+from twopm_flower.federated.home import sync_folder, write_atomically
 from twopm_flower.privacy.keys import SealingKey
 from twopm_flower.privacy.share_codec import pack_share, unpack_share
 from twopm_flower.privacy.sharing import Share
@@ -83,6 +83,7 @@ class ShareFiles:
             this = (int(of_round), int(of_attempt)) == (round_, attempt)
             if this or (attempt is None and int(of_round) <= round_):
                 file.unlink()
+        sync_folder(self.path)
 
     def forget_openings(self, round_: int) -> None:
         """Delete what was opened in rounds up to one: nobody asks for it any more."""

@@ -26,6 +26,7 @@ from twopm_flower.federated.exchange import (
 )
 from twopm_flower.federated.plain_arrays import plain_array
 from twopm_flower.federated.wire_fields import (
+    MOST_SIGNED,
     blob,
     blob_bytes,
     bytes_field,
@@ -60,6 +61,8 @@ CIPHERTEXT_STYPE = "twopm.ciphertext/v1"
 SAMPLES = "num-examples"
 Kind = Literal["prepare", "train", "evaluate", "close", "enrol", "join", "deal", "accept"]
 Order = PrepareOrder | TrainOrder | EvaluateOrder | CloseOrder
+MOST_READER_KEYS = 2
+MOST_REPORTS = 1 << 12
 OPENING_FIELDS = {"manifest", "updates", "fingerprints", "keys"}
 
 
@@ -256,7 +259,8 @@ def reply_content(reply: PrepareReply | TrainReply | EvaluateReply) -> RecordDic
 def parse_prepare_reply(content: RecordDict) -> PrepareReply:
     """Check a node's reply to the exchange before the first round."""
     fields = _reply_fields(content)
-    return PrepareReply(readers=list_of(ReaderKey, json_list(fields, "readers")))
+    readers = list_of(ReaderKey, json_list(fields, "readers"), at_most=MOST_READER_KEYS)
+    return PrepareReply(readers=readers)
 
 
 def parse_train_reply(content: RecordDict) -> TrainReply:
@@ -278,7 +282,7 @@ def parse_evaluate_reply(content: RecordDict) -> EvaluateReply:
     fields = _reply_fields(content)
     fingerprint, evaluation = bytes_field(fields, "fingerprint"), bytes_field(fields, "evaluation")
     dealers = json_list(fields, "bad_dealers")
-    if not all(isinstance(dealer, str) for dealer in dealers):
+    if len(dealers) > MOST_SIGNED or not all(isinstance(dealer, str) for dealer in dealers):
         raise RecordError("'bad_dealers' is not a list of addresses")
     return EvaluateReply(
         fingerprint=signed_type(FingerprintStatement).from_bytes(fingerprint)
@@ -288,7 +292,7 @@ def parse_evaluate_reply(content: RecordDict) -> EvaluateReply:
         reports=_reports(fields),
         key=_key(content, bytes_field(fields, "key")),
         bad_dealers=tuple(dealers),
-        readers=list_of(ReaderKey, json_list(fields, "readers")),
+        readers=list_of(ReaderKey, json_list(fields, "readers"), at_most=MOST_READER_KEYS),
     )
 
 
@@ -333,7 +337,10 @@ def _reply_fields(content: RecordDict) -> ConfigRecord:
 
 
 def _reports(fields: ConfigRecord) -> tuple[ModelReport, ...]:
-    return tuple(ModelReport.from_json(value) for value in json_list(fields, "reports"))
+    values = json_list(fields, "reports")
+    if len(values) > MOST_REPORTS:
+        raise RecordError(f"{len(values)} reports are more than a node has rounds to catch up")
+    return tuple(ModelReport.from_json(value) for value in values)
 
 
 def _openings(content: RecordDict, values: list[Any]) -> Iterable[Opening]:

@@ -11,12 +11,14 @@ from twopm_flower.records.fields import Record
 from twopm_flower.records.statements import Signed, Statement, parse_signed
 
 S = TypeVar("S", bound=Statement)
+MOST_SIGNED = 1 << 16
+"""Statements of one kind in a message: as many as a task has members at most."""
 
 
-def list_of(kind: type[S], values: Any) -> tuple[Signed[S], ...]:
+def list_of(kind: type[S], values: Any, *, at_most: int = MOST_SIGNED) -> tuple[Signed[S], ...]:
     """Return a JSON list of signed statements of one kind."""
-    if not isinstance(values, list):
-        raise RecordError(f"the list of {kind.__name__} is not a list")
+    if not isinstance(values, list) or len(values) > at_most:
+        raise RecordError(f"the {kind.__name__} list is no list of at most {at_most}")
     return tuple(parse_signed(kind, value) for value in values)
 
 

@@ -151,8 +151,7 @@ class Guard:
         Raises
         ------
         ProtocolViolation
-            Too few distinct nodes; the round was permitted for other nodes, or this attempt for
-            another manifest; or a later attempt or round was permitted before.
+            Too few distinct nodes; another sum of the round was permitted, or a later round.
         KeyExhausted
             The key has opened as many sums as it may.
         ConfigError
@@ -263,13 +262,14 @@ def _repeats(wanted: Permit, known: Iterable[Permit]) -> bool:
                 f"{', '.join(permit.survivors)}; attempt {wanted.attempt} is the sum of "
                 f"{', '.join(wanted.survivors)}: the difference would give single nodes away"
             )
-        if permit.attempt == wanted.attempt:
-            if permit.manifest_digest != wanted.manifest_digest:
-                raise ProtocolViolation(
-                    f"round {wanted.round}, attempt {wanted.attempt} was permitted under manifest "
-                    f"{permit.manifest_digest}; the server now shows {wanted.manifest_digest}"
-                )
-            repeated = True
+        if (permit.attempt, permit.manifest_digest) != (wanted.attempt, wanted.manifest_digest):
+            raise ProtocolViolation(
+                f"round {wanted.round} was permitted to be opened in attempt {permit.attempt}, "
+                f"under manifest {permit.manifest_digest}; the server now shows attempt "
+                f"{wanted.attempt} with {wanted.manifest_digest}: many sums of one round would "
+                "average away what hides its updates"
+            )
+        repeated = True
     return repeated
 
 

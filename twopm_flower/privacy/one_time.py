@@ -32,13 +32,11 @@ from twopm_flower.errors import BadOpening, HeadroomError, PrivacyError
 from twopm_flower.privacy.backend import Coefficients, Key
 from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
 from twopm_flower.privacy.keys import SecretBytes, SharedKey
-from twopm_flower.privacy.one_time_key import OneTimeKey
+from twopm_flower.privacy.one_time_key import GROUP_KEY_BYTES, OneTimeKey
 from twopm_flower.privacy.parameters import ONE_TIME_NOISE, RING_DEGREE, AdditiveParameters
 from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred
 from twopm_flower.privacy.ring import COMPILED_FROM_ROWS, Ring, ring_for
 from twopm_flower.privacy.sampling import centred_binomial, fresh_stream, uniform_rows
-
-GROUP_KEY_BYTES = 32
 
 _FEWEST_MEASURED = 16
 _FEWEST_SHARED = 4

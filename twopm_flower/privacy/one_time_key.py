@@ -19,6 +19,9 @@ from twopm_flower.records.digest import tagged_digest
 
 Secret = npt.NDArray[np.int64]
 
+GROUP_KEY_BYTES = 32
+"""Of the key that openings are sealed with."""
+
 
 class OneTimeKey(Unprintable):
     """A small secret polynomial s and the public seed that the polynomial a grows from.

@@ -65,6 +65,6 @@ def mean(size: int, nodes: int, seed: int) -> Means:
     total = {name: np.zeros(length) for name, length in layers(size).items()}
     for node in range(nodes):
         for name, array in update(size, node, seed).items():
-            total[name] += array * float(samples(node))
+            total[name] += array.astype(np.float64) * samples(node)
     rows = sum(samples(node) for node in range(nodes))
     return {name: array / rows for name, array in total.items()}

@@ -17,9 +17,11 @@ from twopm_flower.cli.output import (
     print_json,
     say,
 )
+from twopm_flower.errors import ConfigError
 from twopm_flower.federated.home import NodeHome, write_atomically
 from twopm_flower.node import provision
 from twopm_flower.node.chain_file import read_chain_file
+from twopm_flower.node.forgetting import forget_task, is_forgotten
 from twopm_flower.node.membership import supernode_config
 from twopm_flower.node.provision import NodeIdentity
 from twopm_flower.node.task_overview import overview
@@ -149,6 +151,7 @@ def status(home: Home = None, json: Json = False) -> None:
         print_json([asdict(task) for task in tasks])
     for task in () if json else tasks:
         state = f"stopped: {task.halted}" if task.halted else "running or ready"
+        state = str(task.halted) if is_forgotten(task.halted) else state
         fields(
             {
                 "task": task.task_id,
@@ -160,7 +163,7 @@ def status(home: Home = None, json: Json = False) -> None:
         )
     if not tasks and not json:
         say("This node takes part in no task.")
-    if any(task.halted for task in tasks):
+    if any(task.halted and not is_forgotten(task.halted) for task in tasks):
         raise typer.Exit(1)
 
 
@@ -175,6 +178,11 @@ def resume_(
     folder = home_of(home)
     task_id = resolve_task(folder, task)
     reason = overview(folder, task_id).halted
+    if is_forgotten(reason):
+        raise ConfigError(
+            f"this node forgot task {task_id}: what it needs to take part is deleted",
+            hint="Join a new task; it can start from the model of this one.",
+        )
     if reason is not None and not json:
         say("[bold]This node stopped because another party broke the protocol:[/]")
         say(plain(reason))
@@ -185,6 +193,25 @@ def resume_(
         print_json({"task_id": task_id, "was_halted_because": reason})
     else:
         say("The node goes on with the next message.")
+
+
+@app.command(epilog="Example: twopm node forget 0x3fa9")
+def forget(
+    task: Annotated[str, typer.Argument(help="The task, or its first digits.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Delete this node's keys of a task that is over, and take part in it no more."""
+    folder = home_of(home)
+    task_id = resolve_task(folder, task)
+    deleted = forget_task(folder, task_id)
+    if json:
+        print_json({"task_id": task_id, "deleted": list(deleted)})
+        return
+    for name in deleted:
+        say(f"deleted {plain(name)}")
+    say(f"This node takes part in {task_id} no more; its model and records are still here.")
+    say("Delete copies of the dealt key's file, too: with sealing.key it gives the task's key.")
 
 
 def _show_identity(identity: NodeIdentity, more: dict[str, str], as_json: bool) -> None:

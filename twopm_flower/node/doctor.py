@@ -12,12 +12,14 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from twopm_flower.chain.base import ChainReader
 from twopm_flower.config import Settings, load_settings
 from twopm_flower.errors import DataError, TwopmError
 from twopm_flower.federated.home import NodeHome
 from twopm_flower.node.chain_file import open_any_reader
 from twopm_flower.node.data_files import find_data
 from twopm_flower.node.delivery import undelivered
+from twopm_flower.node.forgetting import is_forgotten, leftover_keys
 from twopm_flower.node.provision import enclosing_app
 from twopm_flower.signer.keystore import read_password
 
@@ -64,11 +66,13 @@ def examine(home: Path, app: Path) -> tuple[Finding, ...]:
         settings = load_settings(home)
     except TwopmError as error:
         return (*findings, Finding("settings", "bad", error.message, error.hint or ""))
+    chain, reader = _chain(settings)
     findings += [
         *_passwords(settings),
-        *_chain(settings),
+        *chain,
         *_data(home),
         *_tasks(home),
+        *_leftover_keys(home, reader),
         *_outboxes(home),
     ]
     return tuple(findings)
@@ -188,22 +192,20 @@ def _is_secret(path: Path) -> bool:
         return False
 
 
-def _chain(settings: Settings) -> Iterator[Finding]:
+def _chain(settings: Settings) -> tuple[list[Finding], ChainReader | None]:
     if settings.chain is None:
-        yield Finding(
-            "chain",
-            "note",
-            "none is configured",
-            "Simulations bring their own. Otherwise run 'twopm node init' or 'twopm chain use'.",
+        remedy = (
+            "Simulations bring their own. Otherwise run 'twopm node init' or 'twopm chain use'."
         )
-        return
+        return [Finding("chain", "note", "none is configured", remedy)], None
     try:
-        head = open_any_reader(settings.chain).head_block()
+        reader = open_any_reader(settings.chain)
+        head = reader.head_block()
     except TwopmError as error:
         remedy = error.hint or "Start it, or correct rpc_url in config.toml."
-        yield Finding("chain", "bad", error.message, remedy)
-        return
-    yield Finding("chain", "good", f"{settings.chain.rpc_url} is the pinned chain, at block {head}")
+        return [Finding("chain", "bad", error.message, remedy)], None
+    found = f"{settings.chain.rpc_url} is the pinned chain, at block {head}"
+    return [Finding("chain", "good", found)], reader
 
 
 def _data(home: Path) -> Iterator[Finding]:
@@ -222,12 +224,33 @@ def _tasks(home: Path) -> Iterator[Finding]:
         except TwopmError as error:
             yield Finding("task", "bad", f"{task_id}: {error.message}", error.hint or "")
             continue
-        if halted is not None:
+        if halted is not None and not is_forgotten(halted):
             yield Finding(
                 "task",
                 "bad",
                 f"this node stopped in {task_id}: {halted}",
                 f"Find out why; then run: twopm node resume {task_id}",
+            )
+
+
+def _leftover_keys(home: Path, reader: ChainReader | None) -> Iterator[Finding]:
+    for left in leftover_keys(home, reader):
+        remedy = f"Run: twopm node forget {left.task_id}"
+        if left.ended is not None:
+            yield Finding(
+                "leftover keys",
+                "bad",
+                f"{left.task_id} is {left.ended}, and one-time keys of it are still here: "
+                f"{', '.join(left.files)}",
+                remedy,
+            )
+        else:
+            yield Finding(
+                "leftover keys",
+                "note",
+                f"one-time keys of {left.task_id} were not used for a day, and the chain cannot "
+                f"be asked whether it is over: {', '.join(left.files)}",
+                f"If it is: {remedy[0].lower()}{remedy[1:]}",
             )
 
 

@@ -8,10 +8,13 @@ from checklist_outcome import outcome, with_round
 from memory_chain import word
 from run_simulator import RunSimulator, simulate
 
+from twopm_flower.errors import VerificationError
 from twopm_flower.privacy.ciphertext import Ciphertext, add
 from twopm_flower.privacy.residues import MODULUS
 from twopm_flower.records.manifest import updates_root
 from twopm_flower.verify import verify_bundle
+from twopm_flower.verify.round_steps import redo_sums
+from twopm_flower.verify.subject import Subject
 
 
 @pytest.mark.parametrize(
@@ -239,8 +242,8 @@ def test_fingerprints_of_fewer_than_all_survivors_fail():
     assert outcome(simulation, rounds=rounds)[0] == 8
 
 
-def test_fingerprints_cannot_outvote_the_ciphertexts_themselves():
-    """Two nodes shift their fingerprints against each other; only the lie about a sum shows."""
+def test_false_fingerprints_that_cancel_out_convict_their_signers():
+    """Two nodes shift their fingerprints against each other: the sum is right, they are not."""
 
     def shift(node, points, values):
         offset = {addresses[0]: 1, addresses[1]: MODULUS - 1}.get(node, 0)
@@ -249,10 +252,15 @@ def test_fingerprints_cannot_outvote_the_ciphertexts_themselves():
     simulator = RunSimulator(hooks={"fingerprints": shift})
     addresses = [node.address for node in simulator.nodes]
     simulation = simulator.build()
-    assert verify_bundle(simulation.bundle, chain=simulation.chain).exit_code == 0
+    number, detail = outcome(simulation)
+    assert number == 8
+    assert f"convict {min(addresses[:2], key=str.lower)}" in detail
+    public = simulation.bundle.model_copy(update={"ciphertexts": {}})
+    assert verify_bundle(public, chain=simulation.chain).exit_code == 0
 
 
-def test_a_node_that_vouches_for_a_shifted_sum_is_convicted_by_its_ciphertext():
+@pytest.mark.parametrize("trust_mode", ["shared-key", "plaintext"])
+def test_a_node_that_vouches_for_a_shifted_sum_is_convicted_by_its_ciphertext(trust_mode):
     def vouch(node, points, values):
         if node != liar:
             return values
@@ -262,12 +270,22 @@ def test_a_node_that_vouches_for_a_shifted_sum_is_convicted_by_its_ciphertext():
         return sum(pow(rho, j + 1, MODULUS) for j in range(coefficients))
 
     hooks = {"aggregate": shifted, "fingerprints": vouch}
-    simulator = RunSimulator(hooks=hooks)
+    simulator = RunSimulator(hooks=hooks, trust_mode=trust_mode)
     liar = simulator.nodes[1].address
     coefficients = simulator.parameters.coefficients(simulator.layout.size)
     number, detail = outcome(simulator.build())
-    assert number == 9
-    assert "do not add up" in detail
+    assert number == 8
+    assert f"convict {liar}" in detail
+
+
+def test_a_lie_about_a_sum_that_honest_fingerprints_hide_is_found_by_adding_again():
+    """As unlikely as a collision is: the sum is compared itself, and not only fingerprints."""
+    simulation = simulate()
+    subject = Subject(simulation.bundle, simulation.chain)
+    honest = subject.aggregates[2]
+    subject.aggregates[2] = shifted(2, None, honest)
+    with pytest.raises(VerificationError, match="round 2: the ciphertexts do not add up"):
+        redo_sums(subject)
 
 
 def test_ciphertexts_that_were_shifted_against_each_other_fail():
@@ -275,8 +293,9 @@ def test_ciphertexts_that_were_shifted_against_each_other_fail():
     (first, a), (second, b), *others = simulation.bundle.ciphertexts.items()
     ciphertexts = dict([(first, moved(a, 1)), (second, moved(b, -1)), *others])
     number, detail = outcome(simulation, ciphertexts=ciphertexts)
-    assert number == 9
+    assert number == 8
     assert "digest" in detail
+    assert "convict" not in detail  # whoever wrote the bundle did it, and no node
 
 
 def moved(frame, step):
@@ -292,7 +311,7 @@ def test_swapped_ciphertexts_fail():
     (first, a), (second, b), *others = simulation.bundle.ciphertexts.items()
     ciphertexts = dict([(first, b), (second, a), *others])
     number, detail = outcome(simulation, ciphertexts=ciphertexts)
-    assert number == 9
+    assert number == 8
     assert "bound to node" in detail
 
 

@@ -15,10 +15,12 @@ What must hold for a run to be the one that its members signed:
     counted samples and the merkle root are the survivors'.
  6. Every manifest names the one before it, and as base model the one agreed on before it.
  7. Every aggregate has the digest that its manifest commits to.
- 8. The survivors' signed fingerprints add up to the aggregate's. With one-time keys the
-    public ciphertext of a node that vanished stands in for its fingerprints.
- 9. The ciphertexts, where the bundle has them, are the signed ones and add up to the
-    aggregate. [else the sum is checked by step 8 alone]
+ 8. The ciphertexts, where the bundle has them, are the signed ones, and no survivor signed
+    other fingerprints than its ciphertext has. The survivors' fingerprints add up to the
+    aggregate's. With one-time keys the public ciphertext of a node that vanished stands in
+    for its fingerprints.
+ 9. The ciphertexts, where the bundle has all of a round, add up to the aggregate. [else the
+    sum is checked by step 8 alone]
 10. The chain records exactly these manifests, in this order, superseded attempts included,
     and its head is the one that they chain to. [needs a chain]
 11. With one-time keys enough members opened each sum, and otherwise nobody. In every round
@@ -31,12 +33,13 @@ The code below and in the modules of the steps follows the same numbers.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from twopm_flower.errors import RecordError, TwopmError
 from twopm_flower.records.bundle import RunBundle
 from twopm_flower.verify.chain_view import ChainView
+from twopm_flower.verify.one_time_keys import ONE_TIME_KEY
 from twopm_flower.verify.outcome_steps import (
     check_evaluations,
     check_outcome,
@@ -50,6 +53,7 @@ from twopm_flower.verify.round_steps import (
     check_manifests,
     check_statements,
     check_sums,
+    ciphertexts_missing,
     is_re_executed,
     redo_sums,
 )
@@ -148,7 +152,7 @@ def verify_bundle(
         anchored=anchored,
         finalised=anchored and 11 in passed and subject.complete,
         metrics=tuple(opened_metrics(subject)) if failed is None else (),
-        notes=_notes(bundle, anchored=anchored, re_executed=re_executed),
+        notes=_notes(subject, anchored=anchored, re_executed=re_executed),
     )
 
 
@@ -164,10 +168,13 @@ def _run(number: int, title: str, check: Callable[[Subject], str], subject: Subj
     return StepResult(number, title, status, detail, time.perf_counter() - started)
 
 
-def _notes(bundle: RunBundle, *, anchored: bool, re_executed: bool) -> tuple[str, ...]:
+def _notes(subject: Subject, *, anchored: bool, re_executed: bool) -> tuple[str, ...]:
+    bundle = subject.bundle
     notes = [_trust(bundle)]
     if not re_executed:
         notes.append("Sum checked by fingerprints, not re-executed.")
+    if bundle.terms.trust_mode == ONE_TIME_KEY:
+        notes.extend(_incomplete(subject))
     if not anchored:
         notes.append("Not anchored: nothing was compared with a chain.")
     notes.append("That the models are decrypted correctly rests on the quorum that signed them.")
@@ -178,6 +185,19 @@ def _notes(bundle: RunBundle, *, anchored: bool, re_executed: bool) -> tuple[str
             "coordinator left out cannot be seen here."
         )
     return tuple(notes)
+
+
+def _incomplete(subject: Subject) -> Iterator[str]:
+    """Say where ciphertexts are absent that may be public: they could convict a survivor."""
+    for (present, survivors), rounds in ciphertexts_missing(subject).items():
+        listed = ", ".join(map(str, rounds))
+        yield (
+            f"The sum of round {listed} was not re-executed: {present} of {survivors} "
+            "ciphertexts are here. They are public with one-time keys: ask for the others."
+            if len(rounds) == 1
+            else f"The sums of rounds {listed} were not re-executed: {present} of {survivors} "
+            "ciphertexts of each are here. They are public with one-time keys: ask for the others."
+        )
 
 
 def _trust(bundle: RunBundle) -> str:

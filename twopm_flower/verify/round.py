@@ -181,35 +181,52 @@ def check_fingerprints(
 
     A fingerprint is linear, so the sum of the survivors' fingerprints is the fingerprint of
     the sum of their ciphertexts; the challenges come from the manifest, which fixed all
-    ciphertexts before. A wrong aggregate passes with probability about (length / q)^3.
+    ciphertexts before. A wrong aggregate passes with probability about (length / q)^3, unless
+    a survivor lied in its fingerprints: where its ciphertext is there, it is convicted.
 
     Parameters
     ----------
     manifest : RoundManifest
+        Of which `check_updates` found that its survivors signed the listed digests.
     fingerprints : sequence of Signed[FingerprintStatement]
         In the order of the survivors; of all of them but those in `ciphertexts`.
     aggregate : Ciphertext
     domain : Domain
     ciphertexts : mapping of str to Ciphertext, optional
-        By node: the ciphertexts of survivors that vanished before they signed fingerprints.
-        Public in the trust mode ``one-time-key``, where their fingerprints are computed; in
-        another mode a survivor without a fingerprint is an error. Others are not looked at.
+        By node: the ciphertexts of survivors, as far as they are at hand; their fingerprints
+        are computed. They stand in for those that a survivor did not sign, in the trust mode
+        ``one-time-key`` alone, and are compared with those that it did. Nodes that are no
+        survivors are not looked at.
 
     Raises
     ------
     VerificationError
-        Fingerprints missing, for another manifest, or with another sum; a ciphertext that is
-        not the one that the manifest lists.
+        Fingerprints missing, for another manifest, not those of the node's ciphertext, or with
+        another sum; a ciphertext that is not the one that the manifest lists.
     SignatureError
         A fingerprint that its node did not sign.
     """
     points = challenges(manifest.digest)
+    signed = _signed_fingerprints(manifest, fingerprints, domain)
+    computed = _computed_fingerprints(manifest, ciphertexts, points)
+    for node, values in signed.items():
+        if computed.get(node, values) != values:
+            raise VerificationError(
+                f"round {manifest.round}: {node} signed fingerprints that are not those of its "
+                f"own ciphertext, which it signed as well: its two signatures convict {node}",
+                hint="Keep both statements and the ciphertext: they are the proof.",
+            )
     totals = [0] * len(points)
-    for values in (
-        *_signed_fingerprints(manifest, fingerprints, domain),
-        *_computed_fingerprints(manifest, fingerprints, ciphertexts),
-    ):
-        totals = [(total + value) % MODULUS for total, value in zip(totals, values, strict=True)]
+    known = {**computed, **signed}
+    for node in manifest.nodes:
+        if node not in known:
+            raise VerificationError(
+                f"round {manifest.round}: neither a fingerprint nor the ciphertext of "
+                f"{node} is there"
+            )
+        totals = [
+            (total + value) % MODULUS for total, value in zip(totals, known[node], strict=True)
+        ]
     found = fingerprints_at(aggregate.residues(), points)
     for number, (value, total) in enumerate(zip(found, totals, strict=True), start=1):
         if value != total:
@@ -219,26 +236,18 @@ def check_fingerprints(
             )
 
 
-def without_fingerprint(
-    manifest: RoundManifest, fingerprints: Sequence[Signed[FingerprintStatement]]
-) -> tuple[str, ...]:
-    """Return the survivors that signed no fingerprints, in order."""
-    signers = {signed.node for signed in fingerprints}
-    return tuple(node for node in manifest.nodes if node not in signers)
-
-
 def _signed_fingerprints(
     manifest: RoundManifest, fingerprints: Sequence[Signed[FingerprintStatement]], domain: Domain
-) -> list[tuple[int, ...]]:
+) -> dict[str, tuple[int, ...]]:
     signers = tuple(signed.node for signed in fingerprints)
-    missing = without_fingerprint(manifest, fingerprints)
-    expected = tuple(node for node in manifest.nodes if node not in missing)
+    expected = tuple(node for node in manifest.nodes if node in set(signers))
+    missing = len(manifest.nodes) - len(expected)
     if signers != expected or (missing and manifest.trust_mode != ONE_TIME_KEY):
         raise VerificationError(
             f"round {manifest.round}: fingerprints are from {list(signers)}, "
             f"the survivors are {list(manifest.nodes)}"
         )
-    found = []
+    found = {}
     for signed in fingerprints:
         values = check_fingerprint_binding(manifest, signed, domain).fingerprints
         if len(values) != CHALLENGES:
@@ -250,28 +259,20 @@ def _signed_fingerprints(
             raise VerificationError(
                 f"round {manifest.round}: a fingerprint of {signed.node} is not below the modulus"
             )
-        found.append(values)
+        found[signed.node] = values
     return found
 
 
 def _computed_fingerprints(
-    manifest: RoundManifest,
-    fingerprints: Sequence[Signed[FingerprintStatement]],
-    ciphertexts: Mapping[str, Ciphertext],
-) -> list[tuple[int, ...]]:
-    found = []
-    points = challenges(manifest.digest)
-    listed = {survivor.node: survivor.update_digest for survivor in manifest.survivors}
-    for node in without_fingerprint(manifest, fingerprints):
-        ciphertext = ciphertexts.get(node)
-        if ciphertext is None:
-            raise VerificationError(
-                f"round {manifest.round}: neither a fingerprint nor the ciphertext of "
-                f"{node} is there"
-            )
-        check_ciphertext(manifest, node, listed[node], ciphertext)
-        residues = ciphertext.residues()
-        found.append(fingerprints_at(residues, points))
+    manifest: RoundManifest, ciphertexts: Mapping[str, Ciphertext], points: Sequence[int]
+) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for survivor in manifest.survivors:
+        ciphertext = ciphertexts.get(survivor.node)
+        if ciphertext is not None:
+            # Before anybody is convicted by it: that it is the one which the node signed.
+            check_ciphertext(manifest, survivor.node, survivor.update_digest, ciphertext)
+            found[survivor.node] = fingerprints_at(ciphertext.residues(), points)
     return found
 
 

@@ -4,17 +4,14 @@ from collections.abc import Iterator
 
 from twopm_flower.errors import VerificationError
 from twopm_flower.privacy.ciphertext import Ciphertext, add
-from twopm_flower.records.bundle import RoundBundle
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.terms import Configuration
 from twopm_flower.verify.one_time_keys import ONE_TIME_KEY
 from twopm_flower.verify.round import (
-    check_ciphertext,
     check_fingerprints,
     check_manifest,
     check_updates,
-    without_fingerprint,
 )
 from twopm_flower.verify.subject import SkippedStep, Subject, require
 
@@ -85,24 +82,29 @@ def check_aggregates(subject: Subject) -> str:
 
 
 def check_sums(subject: Subject) -> str:
-    """Step 8: the survivors' signed fingerprints add up to the aggregate's."""
+    """Step 8: the survivors' fingerprints are their ciphertexts' and add up to the aggregate's."""
     bundle = subject.bundle
+    signed = computed = compared = 0
     for entry in bundle.rounds:
+        ciphertexts = _ciphertexts(subject, entry.manifest)
         check_fingerprints(
             entry.manifest,
             entry.fingerprints,
             subject.aggregates[entry.manifest.round],
             bundle.deployment.domain,
-            _substitutes(subject, entry),
+            ciphertexts,
         )
-    signed = sum(len(entry.fingerprints) for entry in bundle.rounds)
-    computed = sum(len(entry.manifest.survivors) for entry in bundle.rounds) - signed
+        signers = {statement.node for statement in entry.fingerprints}
+        signed += len(signers)
+        computed += len(ciphertexts.keys() - signers)
+        compared += len(ciphertexts.keys() & signers)
+    agree = f", {compared} of them compared with ciphertexts" if compared else ""
     more = f", {computed} computed from ciphertexts of nodes that vanished" if computed else ""
-    return f"{signed} fingerprint statements{more}"
+    return f"{signed} fingerprint statements{agree}{more}"
 
 
 def redo_sums(subject: Subject) -> str:
-    """Step 9: the ciphertexts in the bundle are the signed ones and add up to the aggregate.
+    """Step 9: the ciphertexts, which step 8 found to be the signed ones, add up to the aggregate.
 
     Raises
     ------
@@ -122,21 +124,32 @@ def redo_sums(subject: Subject) -> str:
 def is_re_executed(subject: Subject) -> bool:
     """Return whether the bundle holds the ciphertexts of all rounds."""
     return all(
-        survivor.update_digest in subject.bundle.ciphertexts
+        _present(subject, entry.manifest) == len(entry.manifest.survivors)
         for entry in subject.bundle.rounds
-        for survivor in entry.manifest.survivors
     )
 
 
+def ciphertexts_missing(subject: Subject) -> dict[tuple[int, int], list[int]]:
+    """Return the opened rounds that lack ciphertexts, by (how many there are, how many survived).
+
+    Nothing is read but the digests that manifests list.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    for entry in subject.bundle.rounds:
+        counts = _present(subject, entry.manifest), len(entry.manifest.survivors)
+        if subject.opened(entry) and counts[0] < counts[1]:
+            found.setdefault(counts, []).append(entry.manifest.round)
+    return found
+
+
+def _present(subject: Subject, manifest: RoundManifest) -> int:
+    ciphertexts = subject.bundle.ciphertexts
+    return sum(survivor.update_digest in ciphertexts for survivor in manifest.survivors)
+
+
 def _redo_sum(subject: Subject, manifest: RoundManifest) -> bool:
-    ciphertexts, absent = [], []
-    for survivor in manifest.survivors:
-        ciphertext = subject.ciphertext(manifest, survivor)
-        if ciphertext is None:
-            absent.append(survivor.node)
-            continue
-        check_ciphertext(manifest, survivor.node, survivor.update_digest, ciphertext)
-        ciphertexts.append(ciphertext)
+    ciphertexts = _ciphertexts(subject, manifest)
+    absent = [node for node in manifest.nodes if node not in ciphertexts]
     if absent:
         # With one-time keys those of nodes that vanished are there in place of fingerprints.
         if ciphertexts and manifest.trust_mode != ONE_TIME_KEY:
@@ -144,7 +157,7 @@ def _redo_sum(subject: Subject, manifest: RoundManifest) -> bool:
                 f"round {manifest.round}: the bundle has ciphertexts, but not that of {absent[0]}"
             )
         return False
-    total = add(ciphertexts, max_nodes=subject.parameters.max_nodes)
+    total = add(list(ciphertexts.values()), max_nodes=subject.parameters.max_nodes)
     if total != subject.aggregates[manifest.round]:
         raise VerificationError(
             f"round {manifest.round}: the ciphertexts do not add up to the aggregate"
@@ -152,13 +165,9 @@ def _redo_sum(subject: Subject, manifest: RoundManifest) -> bool:
     return True
 
 
-def _substitutes(subject: Subject, entry: RoundBundle) -> dict[str, Ciphertext]:
-    manifest = entry.manifest
-    missing = without_fingerprint(manifest, entry.fingerprints)
+def _ciphertexts(subject: Subject, manifest: RoundManifest) -> dict[str, Ciphertext]:
     found = {
-        survivor.node: subject.ciphertext(manifest, survivor)
-        for survivor in manifest.survivors
-        if survivor.node in missing
+        survivor.node: subject.ciphertext(manifest, survivor) for survivor in manifest.survivors
     }
     return {node: ciphertext for node, ciphertext in found.items() if ciphertext is not None}
 

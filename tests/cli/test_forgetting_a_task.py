@@ -15,6 +15,7 @@ from twopm_flower.errors import QuorumError
 from twopm_flower.federated import EncryptedAggregation, LocalGrid
 from twopm_flower.federated.app_bundle import app_bundle_digest
 from twopm_flower.federated.home import NodeHome
+from twopm_flower.federated.share_files import ShareFiles
 from twopm_flower.node.federation import LocalFederation
 from twopm_flower.node.local_data import DataSource
 from twopm_flower.node.terms import TaskSettings, read_run_config
@@ -176,3 +177,16 @@ def test_the_doctor_asks_for_it_once_the_task_is_cancelled(twopm, stopped, home)
     assert "reader-1-1.key" in finding["detail"]
     assert twopm("node", "forget", stopped.task_id, "--home", home).status == 0
     assert doctor(twopm, home) == []
+
+
+def test_the_doctor_asks_for_it_where_a_node_missed_the_end_of_a_run(twopm, finished, tmp_path):
+    shutil.copytree(finished.homes[1], tmp_path / "home")
+    assert doctor(twopm, tmp_path / "home") == []
+    ShareFiles(NodeHome(tmp_path / "home").task(finished.task_id).path).make_reader_key(2, 1)
+    (finding,) = doctor(twopm, tmp_path / "home")
+    assert finding["state"] == "bad"
+    assert "finalised" in finding["detail"]
+    forgotten = twopm("node", "forget", finished.task_id, "--home", tmp_path / "home", "--json")
+    assert {"reader-2-1.key", "shared.key"} <= set(forgotten.json["deleted"])
+    out = tmp_path / "model.safetensors"
+    assert twopm("model", "export", "--out", out, "--home", tmp_path / "home").status == 0

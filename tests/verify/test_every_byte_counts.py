@@ -42,7 +42,7 @@ STEPS_BY_PATH = (
     (r"closing/", {12}),
     (r"finalisation/", {11}),
     (r"aggregates/", {1, 7}),
-    (r"ciphertexts/", {1, 8, 9}),
+    (r"ciphertexts/", {1, 8}),
 )
 
 

@@ -156,7 +156,7 @@ def test_an_auditor_with_the_ciphertexts_re_executes_every_sum(honest):
     changed = {**private.ciphertexts, digest: base64.b64encode(bytes(frame)).decode()}
     report = verify_bundle(private.model_copy(update={"ciphertexts": changed}), chain=None)
     assert report.first_failure is not None
-    assert report.first_failure.number == 9
+    assert report.first_failure.number == 8
 
 
 def test_kept_ciphertexts_are_readable_by_the_coordinator_alone(honest):

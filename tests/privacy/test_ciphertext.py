@@ -7,7 +7,7 @@ import pytest
 from privacy_factories import a_ciphertext, a_context, a_layout, a_seeded, bfv, some_residues
 
 from twopm_flower.errors import FrameError, HeadroomError, PrivacyError
-from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext, add
+from twopm_flower.privacy.ciphertext import Ciphertext, RunningSum, SeededCiphertext, add
 from twopm_flower.privacy.residues import MODULUS, challenges, fingerprint
 
 P, LAYOUT = bfv(), a_layout(5000)
@@ -146,3 +146,33 @@ def test_a_context_that_does_not_fit_its_bytes_is_refused(change):
 def test_a_checksummed_address_is_the_same_node():
     mixed = a_context(P, LAYOUT, node="0x" + "aBcD" * 10)
     assert mixed == a_context(P, LAYOUT, node="0x" + "abcd" * 10)
+
+
+def test_a_running_sum_is_the_sum_of_all_and_leaves_what_was_added_alone():
+    parts = [a_ciphertext(P, LAYOUT, seed=seed) for seed in range(4)]
+    copies = [Ciphertext(part.c0.copy(), part.c1.copy()) for part in parts]
+    running = RunningSum(4)
+    for part in parts:
+        running.add(part)
+    assert running.total() == add(parts, max_nodes=4)
+    assert parts == copies
+    with pytest.raises(HeadroomError, match="5 ciphertexts exceed the 4"):
+        running.add(parts[0])
+
+
+def test_a_running_sum_of_nothing_or_of_other_shapes_is_refused():
+    running = RunningSum(3)
+    with pytest.raises(PrivacyError, match="nothing to add"):
+        running.total()
+    running.add(a_ciphertext(P, LAYOUT))
+    with pytest.raises(PrivacyError, match="cannot be added"):
+        running.add(a_ciphertext(P, a_layout(9000)))
+
+
+def test_what_is_grown_for_a_seeded_ciphertext_is_checked():
+    seeded = a_seeded(P, LAYOUT)
+    rows = len(seeded.seeds)
+    with pytest.raises(PrivacyError, match="not below the modulus"):
+        seeded.with_c1(np.full((rows, 2048), MODULUS, np.uint64))
+    with pytest.raises(PrivacyError, match="rows"):
+        seeded.with_c1(np.zeros((rows + 1, 2048), np.uint64))

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from twopm_flower.bench.standalone import updates
 from twopm_flower.privacy.backend import Backend, Key, open_backend
 from twopm_flower.privacy.binding import FrameContext
-from twopm_flower.privacy.ciphertext import Ciphertext, add
+from twopm_flower.privacy.ciphertext import RunningSum
 from twopm_flower.privacy.frame import (
     encode_aggregate,
     encode_update,
@@ -126,7 +126,7 @@ class OwnDesign:
 
     def start(self) -> None:
         """Forget the sum."""
-        self._total: Ciphertext | None = None
+        self._total = RunningSum(self._nodes)
         self._added: list[int] = []
 
     def add(self, node: int, upload: bytes) -> None:
@@ -134,16 +134,14 @@ class OwnDesign:
         setting = self._set
         seeded = parse_update(upload, self._context(node), setting.parameters, setting.layout)
         fresh = setting.expander.expand(seeded)
-        self._total = fresh if self._total is None else self._sum_of(self._total, fresh)
+        self._total.add(fresh)
         self._added.append(node)
 
     def finish(self) -> bytes:
         """Make the frame that travels down."""
-        if self._total is None:
-            raise ValueError("nothing was added")
         self._opened = tuple(self._added)
         self._opening_key = self._keys.to_open(self._opened)
-        return encode_aggregate(self._context(0), self._total, self._name)
+        return encode_aggregate(self._context(0), self._total.total(), self._name)
 
     def open(self, download: bytes) -> updates.Means:
         """Check the frame, decrypt it, and divide by the summed weights."""
@@ -175,9 +173,6 @@ class OwnDesign:
     def shares(self) -> dict[str, float] | None:
         """Return bytes and seconds of the shares of one key, where keys are shared out."""
         return self._keys.shares()
-
-    def _sum_of(self, total: Ciphertext, fresh: Ciphertext) -> Ciphertext:
-        return add([total, fresh], max_nodes=self._nodes)
 
     def _context(self, node: int) -> FrameContext:
         return FrameContext(

@@ -11,6 +11,7 @@ from twopm_flower.privacy.binding import FrameContext
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import (
     Residues,
+    add_into,
     as_residues,
     residue_bytes,
     sum_mod,
@@ -54,6 +55,17 @@ class SeededCiphertext:
     def __hash__(self) -> int:
         return hash((self.c0.tobytes(), self.seeds.tobytes()))
 
+    def with_c1(self, c1: Residues) -> "Ciphertext":
+        """Return the ciphertext whose uniform half is spelt out; what is checked stays checked.
+
+        Raises
+        ------
+        PrivacyError
+            If `c1` has another shape, or holds no residues.
+        """
+        _same_rows(len(c1), self.c0)
+        return _unchecked(self.c0, _uniform_half(c1))
+
 
 @dataclass(frozen=True, eq=False)
 class Ciphertext:
@@ -72,9 +84,7 @@ class Ciphertext:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "c0", _used_coefficients(self.c0))
-        if self.c1.ndim != 2 or self.c1.shape[1] != RING_DEGREE:
-            raise PrivacyError(f"c1 of shape {self.c1.shape} is not rows of {RING_DEGREE}.")
-        object.__setattr__(self, "c1", as_residues(self.c1, "c1"))
+        object.__setattr__(self, "c1", _uniform_half(self.c1))
         _same_rows(len(self.c1), self.c0)
 
     def __eq__(self, other: object) -> bool:
@@ -121,15 +131,76 @@ def add(ciphertexts: Sequence[Ciphertext], *, max_nodes: int) -> Ciphertext:
     PrivacyError
         If there is none, or the shapes differ.
     """
-    if len(ciphertexts) > max_nodes:
+    _within(len(ciphertexts), max_nodes)
+    running = RunningSum(max_nodes)
+    for ciphertext in ciphertexts:
+        running.add(ciphertext)
+    return running.total()
+
+
+class RunningSum:
+    """The sum of ciphertexts that come one after the other: `add`, without holding them all.
+
+    Parameters
+    ----------
+    max_nodes : int
+        ``AdditiveParameters.max_nodes``.
+    """
+
+    def __init__(self, max_nodes: int) -> None:
+        self._max_nodes = max_nodes
+        self._count = 0
+        self._total: Ciphertext | None = None
+
+    def add(self, ciphertext: Ciphertext) -> None:
+        """Add one more.
+
+        Raises
+        ------
+        HeadroomError, PrivacyError
+            As `add`.
+        """
+        _within(self._count + 1, self._max_nodes)
+        if self._total is None:
+            # Sums of residues modulo q are residues.
+            self._total = _unchecked(sum_mod([ciphertext.c0]), sum_mod([ciphertext.c1]))
+        else:
+            add_into(self._total.c0, ciphertext.c0)
+            add_into(self._total.c1, ciphertext.c1)
+        self._count += 1
+
+    def total(self) -> Ciphertext:
+        """Return the sum so far; it goes on changing with `add`.
+
+        Raises
+        ------
+        PrivacyError
+            If nothing was added.
+        """
+        if self._total is None:
+            raise PrivacyError("There is nothing to add.", hint="Pass at least one ciphertext.")
+        return self._total
+
+
+def _within(count: int, max_nodes: int) -> None:
+    if count > max_nodes:
         raise HeadroomError(
-            f"{len(ciphertexts)} ciphertexts exceed the {max_nodes} that were agreed on.",
+            f"{count} ciphertexts exceed the {max_nodes} that were agreed on.",
             hint="Derive the parameters for more nodes.",
         )
-    return Ciphertext(
-        sum_mod(ciphertext.c0 for ciphertext in ciphertexts),
-        sum_mod(ciphertext.c1 for ciphertext in ciphertexts),
-    )
+
+
+def _unchecked(c0: Residues, c1: Residues) -> Ciphertext:
+    made: Ciphertext = object.__new__(Ciphertext)
+    object.__setattr__(made, "c0", c0)
+    object.__setattr__(made, "c1", c1)
+    return made
+
+
+def _uniform_half(c1: Residues) -> Residues:
+    if c1.ndim != 2 or c1.shape[1] != RING_DEGREE:
+        raise PrivacyError(f"c1 of shape {c1.shape} is not rows of {RING_DEGREE}.")
+    return as_residues(c1, "c1")
 
 
 def _used_coefficients(c0: Residues) -> Residues:

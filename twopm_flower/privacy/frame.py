@@ -21,7 +21,7 @@ from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
 from twopm_flower.privacy.layout import Layout
 from twopm_flower.privacy.parameters import RING_DEGREE, AdditiveParameters
-from twopm_flower.privacy.residues import Residues
+from twopm_flower.privacy.residues import Residues, room_for
 
 __all__ = [
     "FrameContext",
@@ -212,7 +212,7 @@ def _residues_to_bytes(residues: Residues) -> bytes:
 
 
 def _words_from_bytes(data: memoryview) -> Residues:
-    residues = np.empty(len(data) // RESIDUE_BYTES, np.uint64)
+    residues = room_for(len(data) // RESIDUE_BYTES)
     if residues.size:
         # Each word is read with one byte of the next one, but the last has no next one.
         words = np.ndarray(residues.size - 1, "<u8", data, strides=(RESIDUE_BYTES,))

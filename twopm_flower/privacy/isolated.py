@@ -215,13 +215,13 @@ class IsolatedBackend:
         """
         seeds = ciphertext.seeds
         if not len(seeds):
-            return Ciphertext(ciphertext.c0, np.empty((0, RING_DEGREE), np.uint64))
+            return ciphertext.with_c1(np.empty((0, RING_DEGREE), np.uint64))
         try:
             grown = self.worker.expand(seeds)
         except NativeCrash as crash:
             log.warning("%s Trying once more.", crash)
             grown = self.worker.expand(seeds)
-        return Ciphertext(ciphertext.c0, grown)
+        return ciphertext.with_c1(grown)
 
     def generate_key(self) -> SharedKey | None:
         """Refuse: a server makes no keys."""

@@ -110,7 +110,7 @@ class OneTimeBackend:
 
     def expand(self, ciphertext: SeededCiphertext) -> Ciphertext:
         """Return the same residues: a is public, and no part of the ciphertext."""
-        return Ciphertext(ciphertext.c0, np.empty((0, RING_DEGREE), np.uint64))
+        return ciphertext.with_c1(np.empty((0, RING_DEGREE), np.uint64))
 
     def decrypt(self, ciphertext: Ciphertext, key: Key) -> Coefficients:
         """Return the coefficients of a sum of ciphertexts, opened by the sum of their keys.

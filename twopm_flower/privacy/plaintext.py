@@ -44,7 +44,7 @@ class PlaintextBackend:
 
     def expand(self, ciphertext: SeededCiphertext) -> Ciphertext:
         """Return the same residues; there is nothing to grow."""
-        return Ciphertext(ciphertext.c0, np.empty((0, RING_DEGREE), np.uint64))
+        return ciphertext.with_c1(np.empty((0, RING_DEGREE), np.uint64))
 
     def decrypt(self, ciphertext: Ciphertext, key: Key) -> Coefficients:
         """Return the residues' signed representatives.

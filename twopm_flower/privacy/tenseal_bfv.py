@@ -111,8 +111,8 @@ class BfvBackend:
         if self._rows_expanded > _COMPILE_AFTER_ROWS:
             from twopm_flower.privacy.seal_sampler import grow  # noqa: PLC0415
 
-            return Ciphertext(ciphertext.c0, grow(ciphertext.seeds))
-        return Ciphertext(ciphertext.c0, self._grown_by_seal(ciphertext))
+            return ciphertext.with_c1(grow(ciphertext.seeds))
+        return ciphertext.with_c1(self._grown_by_seal(ciphertext))
 
     def _grown_by_seal(self, ciphertext: SeededCiphertext) -> Residues:
         c1 = np.empty((len(ciphertext.seeds), RING_DEGREE), np.uint64)

@@ -87,10 +87,74 @@ def test_a_plaintext_task_says_so_in_capitals(twopm, own_copy, tmp_path):
     assert "SYNTHETIC" in created.out
 
 
+def test_a_created_task_says_what_to_do_next_and_loses_no_earlier_invitation(
+    twopm, own_copy, tmp_path
+):
+    first = create(twopm, own_copy, tmp_path)
+    assert first.status == 0, first.err
+    assert "initial model" in first.out
+    assert not re.search(r"^\w*_\w* ", first.out, re.MULTILINE)
+    assert " ".join(first.out.split()).endswith("invitation.json to the nodes' operators.")
+    kept = {name: (tmp_path / name).read_bytes() for name in ("invitation.json", "run-config.toml")}
+    for name, data in kept.items():
+        (tmp_path / ({*kept} - {name}).pop()).unlink()
+        again = create(twopm, own_copy, tmp_path, "--rounds", 9)
+        assert again.status == 1
+        assert f"{name} exists, from an earlier task" in again.err
+        assert (tmp_path / name).read_bytes() == data
+        for other, restored in kept.items():
+            (tmp_path / other).write_bytes(restored)
+    tasks = twopm("task", "list", "--home", own_copy, "--json").json
+    assert len(tasks) == 2  # the finished run's, and the first
+    forced = create(twopm, own_copy, tmp_path, "--rounds", 9, "--force")
+    assert forced.status == 0, forced.err
+    assert "rounds = 9" in (tmp_path / "run-config.toml").read_text()
+
+
+def test_the_thresholds_of_one_time_keys_are_told_for_each_number_of_members(
+    twopm, own_copy, tmp_path
+):
+    made = create(
+        twopm, own_copy, tmp_path, "--trust-mode", "one-time-key", "--colluders", 1,
+        "--min-contributors", 4,
+    )  # fmt: skip
+    told = " ".join(made.out.split())
+    assert "open a sum: 3 of 4, 4 of 5, 4 of 6, 5 of 7, ... 6 of 10" in told
+    assert "the server, with one member, reads sums only" in told
+
+
+@pytest.mark.parametrize("named", [("--colluders", 1), ("--run-config", "colluders=1")])
+def test_colluders_are_refused_where_nobody_may_collude(twopm, own_copy, tmp_path, named):
+    made = create(twopm, own_copy, tmp_path, *named)
+    assert made.status == 1
+    assert "with shared-key no node may collude" in made.err
+    assert not (tmp_path / "invitation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--data", "nowhere.csv"), "there is no nowhere.csv"),
+        (("--partition", 3, "--partitions", 3), "no partition 3 of 3"),
+        (("--partition", 1), "belong together"),
+    ],
+)
+def test_rows_that_cannot_be_found_are_refused_before_the_terms_are_shown(
+    twopm, own_copy, node, tmp_path, options, said
+):
+    create(twopm, own_copy, tmp_path)
+    joined = twopm(
+        "task", "join", tmp_path / "invitation.json", *options, "--yes", "--home", node
+    )  # fmt: skip
+    assert joined.status == 1
+    assert said in joined.err
+    assert joined.out == ""
+
+
 def test_a_quorum_below_a_majority_is_warned_of_before_anybody_agrees(twopm, own_copy, tmp_path):
     weak = create(twopm, own_copy, tmp_path, "--quorum", 1)
     assert "Warning: 1 of 3 members are no majority" in weak.out
-    strong = create(twopm, own_copy, tmp_path)
+    strong = create(twopm, own_copy, tmp_path, "--force")
     assert "3 must sign the same model; no majority of more than 5" in strong.out
     assert "Warning" not in strong.out
 

@@ -28,7 +28,7 @@ def test_a_task_starts_from_the_exported_model_and_prints_its_digest(
     assert made.status == 0, made.err
     assert made.json["initial_model"] == digest
     assert NodeHome(own_copy).task(made.json["task_id"]).terms.initial_model == digest
-    shown = create(twopm, own_copy, tmp_path, "--initial-model", file)
+    shown = create(twopm, own_copy, tmp_path, "--initial-model", file, "--force")
     assert digest in shown.out.replace("\n", "")
 
 

@@ -1,6 +1,7 @@
 """``twopm task``: create, join, admit, start and confirm tasks."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,13 @@ from twopm_flower.cli.output import (
     print_json,
     say,
 )
-from twopm_flower.cli.task_views import assignments, run_config_toml, show_roster, show_terms
+from twopm_flower.cli.task_input import (
+    assignments,
+    check_source,
+    refuse_idle_colluders,
+    refuse_to_overwrite,
+)
+from twopm_flower.cli.task_views import run_config_toml, show_roster, show_terms
 from twopm_flower.config import load_settings
 from twopm_flower.federated.chain_access import open_connector, open_reader
 from twopm_flower.federated.home import NodeHome, write_atomically
@@ -90,13 +97,21 @@ def create(  # noqa: PLR0917  # one parameter for each option
             show_default="the app's own",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the invitation goes.")] = Path("invitation.json"),
+    out: Annotated[
+        Path, typer.Option(help="Where the invitation goes; run-config.toml goes beside it.")
+    ] = Path("invitation.json"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite an earlier task's two files.")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Put the terms of a task on chain and write the invitation for the nodes."""
     folder = home_of(home)
     connector = open_connector(load_settings(folder))
+    settings_file = out.with_name("run-config.toml")
+    if not force:
+        refuse_to_overwrite(out, settings_file)
     named = {
         "subject": subject,
         "setup": setup,
@@ -111,14 +126,15 @@ def create(  # noqa: PLR0917  # one parameter for each option
     changes = {**assignments(run_config or []), **changes}
     if not (app_folder / "pyproject.toml").exists():
         write_app_folder(app_folder)
+    config = read_run_config(app_folder, changes)
+    refuse_idle_colluders(changes.get("colluders"), config["trust-mode"])
     terms, initial = build_student_terms(
-        read_run_config(app_folder, changes),
+        config,
         TaskSettings(title, quorum, max_nodes, max_samples, synthetic, initial_model),
         app_bundle=submitted_app_digest(app_folder),
     )
     invitation = coordinate.create_task(folder, connector, terms, initial)
     write_atomically(out, invitation.to_bytes())
-    settings_file = out.with_name("run-config.toml")
     write_atomically(settings_file, run_config_toml(terms.run_config).encode())
     shown = {
         "invitation": str(out),
@@ -130,7 +146,8 @@ def create(  # noqa: PLR0917  # one parameter for each option
         print_json({"task_id": invitation.task_id, **shown})
         return
     show_terms(invitation.task_id, terms)
-    fields(shown)
+    fields(_spaced(shown))
+    say(f"Hand {plain(out)} to the nodes' operators.")
 
 
 @app.command(epilog="Example: twopm task join invitation.json --data student-mat.csv")
@@ -158,13 +175,15 @@ def join(  # noqa: PLR0917  # one parameter for each option
     node = NodeHome(folder)
     data_ = read_file(invitation, "invitation", "The coordinator's 'twopm task create' writes it.")
     invited = Invitation.from_bytes(data_)
+    source = DataSource(data, partition, partitions, samples)
+    check_source(source)
     if not json:
         show_terms(invited.task_id, invited.terms)
     confirm("Does this node agree to these terms?", yes=yes)
     request = membership.join_task(
         folder,
         invited,
-        DataSource(data, partition, partitions, samples),
+        source,
         reader=open_reader(node.settings.require_chain()),
     )
     file = out or Path(f"{node.settings.node.name}.join.json")
@@ -181,7 +200,7 @@ def join(  # noqa: PLR0917  # one parameter for each option
     if json:
         print_json(shown)
         return
-    fields({name.replace("_", " "): value for name, value in shown.items() if name != "task_id"})
+    fields(_spaced({name: value for name, value in shown.items() if name != "task_id"}))
     say("Hand the request to the coordinator.")
 
 
@@ -270,7 +289,7 @@ def key(
     if json:
         print_json(shown)
     else:
-        fields(shown)
+        fields(_spaced(shown))
 
 
 @app.command("list", epilog="Example: twopm task list")
@@ -319,4 +338,8 @@ def cancel(
     if json:
         print_json(shown)
     else:
-        fields(shown)
+        fields(_spaced(shown))
+
+
+def _spaced(shown: Mapping[str, object]) -> dict[str, object]:
+    return {name.replace("_", " "): value for name, value in shown.items()}

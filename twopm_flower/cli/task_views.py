@@ -3,32 +3,11 @@
 import json
 from typing import Any
 
-import typer
-
 from twopm_flower.cli.output import fields, print_json, say
 from twopm_flower.node.terms import quorum_warning
+from twopm_flower.privacy.sharing import threshold_for
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.terms import TaskTerms
-
-
-def assignments(items: list[str]) -> dict[str, Any]:
-    """Return the values that NAME=VALUE arguments spell."""
-    values: dict[str, Any] = {}
-    for item in items:
-        name, separator, text = item.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"{item!r} is not NAME=VALUE", param_hint="--run-config")
-        values[name.strip()] = _value(text.strip())
-    return values
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text, text.strip("'\""))
 
 
 def run_config_toml(config: dict[str, Any]) -> str:
@@ -72,21 +51,26 @@ def show_terms(task_id: str, terms: TaskTerms) -> None:
 def _opening(terms: TaskTerms) -> dict[str, str]:
     if terms.trust_mode != "one-time-key":
         return {}
-    colluders = terms.colluders
-    return {
-        "opening": f"more than half of the members and of {colluders} colluders together: of n "
-        f"members (n + {colluders}) // 2 + 1, of {colluders + 2} or more"
-    }
+    fewest, most = terms.min_contributors, terms.parameters["max_nodes"]
+    shown = range(fewest, max(fewest, min(most, fewest + 3)) + 1)
+    items = [f"{threshold_for(members, terms.colluders)} of {members}" for members in shown]
+    if most > shown[-1]:
+        gap = "... " if most > shown[-1] + 1 else ""
+        items.append(f"{gap}{threshold_for(most, terms.colluders)} of {most}")
+    return {"opening": f"members who together open a sum: {', '.join(items)}"}
 
 
 def _mode(terms: TaskTerms) -> str:
-    return _MODES[terms.trust_mode].format(colluders=terms.colluders)
+    with_members = {0: "", 1: ", with one member,"}.get(
+        terms.colluders, f", with up to {terms.colluders} members,"
+    )
+    return _MODES[terms.trust_mode].format(with_members=with_members)
 
 
 _MODES = {
     "shared-key": "shared-key: the server reads nothing; a member that got hold of another's "
     "ciphertext could read it",
-    "one-time-key": "one-time-key: the server, with up to {colluders} members, reads sums only",
+    "one-time-key": "one-time-key: the server{with_members} reads sums only",
     "plaintext": "PLAINTEXT: everybody can read every update",
 }
 

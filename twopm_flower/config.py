@@ -127,6 +127,17 @@ def default_home() -> Path:
     return Path(os.environ.get("TWOPM_HOME") or Path.home() / ".twopm").expanduser().absolute()
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder, and every missing one above it, for this user alone.
+
+    ``mkdir(parents=True, mode=0o700)`` makes the ones above with the umask's mode, and a home
+    made like that is open to others. Folders that are there already stay as they are.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=0o700, exist_ok=True)
+
+
 def load_settings(home: Path | None = None) -> Settings:
     """Read the settings of a home.
 

@@ -1,11 +1,14 @@
 """What the doctor finds, and that it says how to mend it."""
 
+import os
 import shutil
 
 import pytest
 
+from twopm_flower.config import make_private_folder
 from twopm_flower.federated.home import NodeHome
 from twopm_flower.node import doctor
+from twopm_flower.node.certificates import create_server_certificates
 from twopm_flower.node.doctor import examine
 from twopm_flower.node.provision import init_node
 
@@ -36,6 +39,35 @@ def test_every_bad_finding_says_how_to_mend_it(home):
     findings = bad(home)
     assert len(findings) == 2
     assert all("chmod" in finding.remedy for finding in findings)
+
+
+def test_a_home_that_our_commands_made_is_closed_whatever_the_umask(tmp_path):
+    former = os.umask(0o022)
+    try:
+        make_private_folder(tmp_path / "home" / "demo" / "run")
+    finally:
+        os.umask(former)
+    create_server_certificates(tmp_path / "home" / "demo" / "run" / "superlink")
+    assert bad(tmp_path / "home") == []
+
+
+def test_a_certificate_is_public_and_a_key_in_a_pem_file_is_not(home):
+    files = create_server_certificates(home / "superlink")
+    key = files.key.read_bytes()
+    both = home / "both.pem"
+    both.write_bytes(files.certificate.read_bytes() + key)
+    (home / "certificate.pem").write_bytes(files.certificate.read_bytes())
+    for file in home.rglob("*.pem"):
+        file.chmod(0o644)
+    (finding,) = bad(home)
+    assert str(both) in finding.detail
+    assert "replace the key" in finding.remedy
+
+
+def test_an_open_folder_is_no_reason_to_replace_keys(home):
+    home.chmod(0o755)
+    (finding,) = bad(home)
+    assert finding.remedy == f"Run: chmod 700 {home}"
 
 
 def test_a_key_in_a_flower_app_is_found(home, tmp_path):

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from twopm_flower.cli.output import Json, console, plain, print_json
-from twopm_flower.config import default_home
+from twopm_flower.config import default_home, make_private_folder
 from twopm_flower.errors import ConfigError
 
 app = typer.Typer()
@@ -154,10 +154,10 @@ def _work_folder(keep: Path | None) -> Path:
         folder = keep.expanduser().absolute()
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty", hint="Choose another folder for --keep.")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(folder)
         return folder
     parent = default_home() / "demo"
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(parent)
     for former in parent.iterdir():
         # Only the latest demo is kept; one that still runs has not left its mark yet.
         if (former / _FINISHED).exists():

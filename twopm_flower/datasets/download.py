@@ -12,6 +12,7 @@ import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from twopm_flower.config import make_private_folder
 from twopm_flower.datasets.schema import PublishedFile
 from twopm_flower.errors import DataError
 
@@ -136,7 +137,7 @@ def _write(folder: Path, name: str, data: bytes) -> Path:
     # Two processes may download at once: each has its own part, and renaming is atomic.
     part = folder / f".{name}.{os.getpid()}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         try:
             part.write_bytes(data)
             part.replace(target)

@@ -119,12 +119,13 @@ def _home(home: Path) -> Iterator[Finding]:
     opened = [path for path in _owned(home) if os.name == "posix" and _is_open(path)]
     for path in opened:
         mode = stat.S_IMODE(path.stat().st_mode)
-        wanted = "700" if path.is_dir() else "600"
+        remedy = (
+            f"Run: chmod 700 {path}"
+            if path.is_dir()
+            else f"Run: chmod 600 {path}; replace the key if it was exposed."
+        )
         yield Finding(
-            "permissions",
-            "bad",
-            f"{path} has mode {mode:03o}: others can reach it",
-            f"Run: chmod {wanted} {path}; replace the key if it was exposed.",
+            "permissions", "bad", f"{path} has mode {mode:03o}: others can reach it", remedy
         )
     if not opened:
         yield Finding("home", "good", f"{home}, closed to others")
@@ -133,8 +134,19 @@ def _home(home: Path) -> Iterator[Finding]:
 def _owned(home: Path) -> Iterator[Path]:
     yield home
     for path in sorted(home.rglob("*")):
-        if path.is_file() and _SECRET_NAMES.fullmatch(path.name):
+        if path.is_file() and _SECRET_NAMES.fullmatch(path.name) and not _is_public(path):
             yield path
+
+
+def _is_public(path: Path) -> bool:
+    # A certificate is for everybody, unless a private key stands beside it in the file.
+    if path.suffix != ".pem":
+        return False
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return b"-----BEGIN CERTIFICATE-----" in data and not _SECRET_CONTENT.search(data)
 
 
 def _is_open(path: Path) -> bool:

@@ -340,3 +340,10 @@ def test_a_server_that_cannot_start_says_why(served, tmp_path):
         DevnetProcess(served.folder).start()
     with pytest.raises(ChainError, match="cannot listen"):
         serve(tmp_path, port=served.port)
+
+
+def test_a_module_in_the_working_folder_does_not_stand_in_for_the_chain(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('run from the working folder')\n")
+    monkeypatch.chdir(tmp_path)
+    with DevnetProcess(tmp_path / "chain") as process:
+        assert process.chain_id >= 2**31

@@ -116,3 +116,25 @@ def test_only_the_showcase_can_be_deployed(twopm):
     outcome = twopm("bench", "round", "--deployed", "--parameters", "1000")
     assert outcome.status == 1
     assert "Only the showcase" in outcome.err
+
+
+def test_a_module_in_the_working_folder_does_not_stand_in_for_a_design(
+    twopm, tmp_path, monkeypatch
+):
+    (tmp_path / "json.py").write_text("raise SystemExit('run from the working folder')\n")
+    monkeypatch.chdir(tmp_path)
+    one = ("--sizes", "41", "--designs", "plaintext", "--repeats", "1", "--nodes", "2")
+    assert twopm("bench", "he", *one, "--home", tmp_path).status == 0
+
+
+def test_one_error_and_no_table_tell_that_nothing_could_be_measured(twopm, tmp_path):
+    sizes = ("--sizes", "41,10000", "--designs", "nvflare", "--repeats", "1")
+    outcome = twopm("bench", "he", *sizes, "--home", tmp_path)
+    assert outcome.status == 1
+    assert outcome.out == ""
+    assert outcome.err.count("is not installed") == 1
+    assert "Error: nothing could be measured" in outcome.err
+    assert "twopm bench peers --install" in outcome.err
+    asked = twopm("bench", "he", *sizes, "--json", "--home", tmp_path)
+    assert asked.status == 1
+    assert asked.json["measurements"] == []

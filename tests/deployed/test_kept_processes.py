@@ -152,3 +152,18 @@ def test_being_told_to_end_leaves_blocks_in_order(number: signal.Signals) -> Non
 
 def test_free_ports_differ() -> None:
     assert len({free_port() for _ in range(5)}) > 1
+
+
+def test_a_module_in_the_working_folder_does_not_stand_in_for_the_keeper(tmp_path: Path) -> None:
+    (tmp_path / "ctypes.py").write_text("raise SystemExit('run from the working folder')\n")
+    process = KeptProcess(
+        "the command",
+        [sys.executable, "-P", "-c", "print('ran')"],
+        log=tmp_path / "log",
+        environment=dict(os.environ),
+        folder=tmp_path,
+    )
+    said = list(process.lines())
+    process.stop()
+    assert said == ["ran"]
+    assert process.status == 0

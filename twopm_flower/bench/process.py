@@ -100,4 +100,5 @@ def _command(design: str, home: Path) -> list[str]:
         peer = PEERS[design]
         return [str(peer.python(home)), str(_STANDALONE / "worker.py"), peer.module, design]
     worker = f"{standalone.__name__}.worker"
-    return [sys.executable, "-m", worker, MODULES[design], design]
+    # -P: a module in the working folder must not stand in for one of ours.
+    return [sys.executable, "-P", "-m", worker, MODULES[design], design]

@@ -201,8 +201,9 @@ class DevnetProcess:
 
     def start(self) -> Self:
         """Start the server and wait until it answers."""
-        command = [sys.executable, "-m", "twopm_flower.chain.devnet", "--folder", str(self.folder)]
-        command += ["--port", str(self.port), "--until-stdin-closes"]
+        # -P: a module in the working folder must not stand in for one of ours.
+        command = [sys.executable, "-P", "-m", "twopm_flower.chain.devnet"]
+        command += ["--folder", str(self.folder), "--port", str(self.port), "--until-stdin-closes"]
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
             command,
             stdin=subprocess.PIPE,

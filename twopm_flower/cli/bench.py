@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from twopm_flower.cli.output import Home, Json, console, home_of, plain, print_json, say
-from twopm_flower.errors import ConfigError
+from twopm_flower.errors import BenchmarkError, ConfigError
 
 if TYPE_CHECKING:
+    from twopm_flower.bench.he_report import Skipped
     from twopm_flower.bench.round import RoundOptions
     from twopm_flower.bench.round_report import DeployedRound
 
@@ -66,8 +68,10 @@ def he(
         draw(report, plot)
     if json:
         print_json(report.model_dump(mode="json"))
-    else:
+    elif report.measurements:
         console().print(render(report))
+    else:
+        raise _nothing_measured(report.skipped)
     raise typer.Exit(0 if report.measurements else 1)
 
 
@@ -219,6 +223,12 @@ def _deploy(options: "RoundOptions", bar: _Bar) -> "tuple[DeployedRound, ...]":
         )
         for timing in timings.rounds
     )
+
+
+def _nothing_measured(skipped: "Sequence[Skipped]") -> BenchmarkError:
+    first, *others = {skip.reason: skip for skip in skipped}.values()
+    more = f" (and {len(others)} more reasons; --json lists them)" if others else ""
+    return BenchmarkError(f"nothing could be measured: {first.reason}{more}", hint=first.hint)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -48,8 +48,9 @@ class KeptProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as words:
             self._start = words.tell()
+            # -P: a module in the working folder must not stand in for one of ours.
             self._keeper = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                [sys.executable, "-m", "twopm_flower.node.keeper", *command],
+                [sys.executable, "-P", "-m", "twopm_flower.node.keeper", *command],
                 stdin=subprocess.PIPE,
                 stdout=words,
                 stderr=subprocess.STDOUT,

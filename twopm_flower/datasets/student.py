@@ -124,7 +124,7 @@ def load_students(
     """
     file = published_file(subject)
     if path is not None:
-        return _from_path(subject, Path(path).expanduser(), file)
+        return _from_path(subject, Path(path).expanduser(), file, require_real=require_real)
 
     cache = _home(home) / "data"
     folders = [Path(folder).expanduser() for folder in extra_dirs]
@@ -156,10 +156,13 @@ def _home(home: str | Path | None) -> Path:
     return Path(chosen).expanduser()
 
 
-def _from_path(subject: str, path: Path, file: PublishedFile) -> StudentTable:
+def _from_path(
+    subject: str, path: Path, file: PublishedFile, *, require_real: bool
+) -> StudentTable:
     found = path / file.name if path.is_dir() else path
     if not found.is_file():
-        raise DataError(
+        missing = RealDataMissingError if require_real else DataError
+        raise missing(
             f"There is no file {found}.", hint=f"Give {file.name}, or the folder that holds it."
         )
     return _read(subject, found, "file", None)

@@ -1,7 +1,5 @@
 """``twopm demo``: the whole story on this machine, from keys to a verified model."""
 
-import shutil
-import tempfile
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -11,13 +9,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from twopm_flower.cli.demo_folder import remove_former_demos, work_folder
 from twopm_flower.cli.output import Json, console, plain, print_json
-from twopm_flower.config import default_home, make_private_folder
-from twopm_flower.errors import ConfigError
 
 app = typer.Typer()
-
-_FINISHED = "finished"
 
 
 class Subject(StrEnum):
@@ -77,8 +72,7 @@ def demo(
 ) -> None:
     """Train encrypted on this machine, record every round on a chain, and verify it all.
 
-    Starts a chain, a SuperLink and SuperNodes with TLS and node authentication, and stops
-    them again, also on Ctrl-C.
+    Starts a chain, a SuperLink and SuperNodes, and stops them, also on Ctrl-C.
     """
     # What the story needs takes seconds to import, which --help should not pay.
     from twopm_flower.cli.demo_report import next_steps, render, to_json  # noqa: PLC0415
@@ -94,16 +88,21 @@ def demo(
         data=data,
         require_real=require_real,
     )
-    folder = _work_folder(keep)
-    with _Telling(rounds, quiet=json) as teller:
+    with work_folder(keep) as folder, _Telling(rounds, quiet=json) as teller:
         result = run_demo(folder, options, teller)
-    (folder / _FINISHED).touch()
+    status = result.report.exit_code
+    removed = remove_former_demos(folder) if keep is None and status == 0 else 0
     if json:
         print_json(to_json(result))
     else:
         console().print(render(result))
         console().print(next_steps(result), soft_wrap=True)
-    raise typer.Exit(result.report.exit_code)
+        if removed:
+            what = "the earlier demo" if removed == 1 else f"{removed} earlier demos"
+            console().print(
+                f"[dim]Removed {what}: only the latest stays, unless --keep is given.[/]"
+            )
+    raise typer.Exit(status)
 
 
 class _Telling:
@@ -126,7 +125,7 @@ class _Telling:
     def __enter__(self) -> Self:
         self._console.rule("[bold]twopm demo[/]", align="left", style="cyan")
         self._progress.start()
-        self._task = self._progress.add_task("setting up")
+        self._task = self._progress.add_task("looking for the data")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -140,26 +139,17 @@ class _Telling:
         sign = "[red]✗[/]" if "FAILED" in text else "[green]✓[/]"
         self._progress.console.print(f"[dim]{seconds:5.0f} s[/] {sign} {plain(text)}")
 
+    def doing(self, text: str) -> None:
+        """Show what is going on."""
+        self._progress.update(self._task, description=plain(text))
+
     def training(self, round_: int, doing: str) -> None:
         """Show where the run is; a round that has ended leaves a line."""
         if round_ > self._round > 0:
             self.done(f"round {self._round} of {self._rounds}")
         self._round = round_
-        text = f"round {round_} of {self._rounds}: {doing}"
-        self._progress.update(self._task, description=text)
+        self.doing(f"round {round_} of {self._rounds}: {doing}")
 
-
-def _work_folder(keep: Path | None) -> Path:
-    if keep is not None:
-        folder = keep.expanduser().absolute()
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"{folder} is not empty", hint="Choose another folder for --keep.")
-        make_private_folder(folder)
-        return folder
-    parent = default_home() / "demo"
-    make_private_folder(parent)
-    for former in parent.iterdir():
-        # Only the latest demo is kept; one that still runs has not left its mark yet.
-        if (former / _FINISHED).exists():
-            shutil.rmtree(former)
-    return Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+    def warn(self, text: str) -> None:
+        """Print a warning to stderr, whatever else is quiet."""
+        Console(stderr=True, highlight=False, emoji=False).print(f"[yellow]{plain(text)}[/]")

@@ -129,11 +129,27 @@ def test_interrupting_leaves_nothing_running(tmp_path: Path, number: signal.Sign
     assert still_running(folder) == []
 
 
-def test_the_command_that_the_demo_suggests_verifies_the_run(
-    told: dict[str, Any],
+def test_the_command_that_the_demo_suggests_verifies_its_own_run(
+    told: dict[str, Any], tmp_path: Path
 ) -> None:
-    answer = twopm("verify", "--require", "re-executed", home=Path(told["coordinator"]))
+    # As after ./run.sh in a new shell, where no twopm is on the PATH.
+    answer = subprocess.run(
+        ["/bin/sh", "-c", f"{told['next']} --json"],
+        env={"PATH": os.defpath, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert json.loads(answer.stdout)["task_id"] == told["task_id"]
+
+
+def test_the_latest_run_of_the_coordinator_is_the_demo_s(told: dict[str, Any]) -> None:
+    answer = twopm("rounds", "--json", home=Path(told["coordinator"]))
+    assert answer.returncode == 0, answer.stderr
+    assert told["task_id"] in answer.stdout
+    listed = [path.name for path in Path(told["coordinator"]).glob("runs/*")]
+    assert listed == [told["task_id"]]
 
 
 def test_a_byte_changed_in_the_bundle_is_noticed(told: dict[str, Any], tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def run_plaintext_task(
     settings: TaskSettings,
     data: DataSource,
 ) -> PlaintextRun:
-    """Train in this process, in the homes of a federation, as a second task of theirs.
+    """Train in this process, in the homes of a federation.
 
     Clip, weights and quantiser are those of the task with encryption.
     """

@@ -1,5 +1,10 @@
 """How the demo's outcome looks: a table of rounds, a comparison, who could read what."""
 
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -30,6 +35,10 @@ TRUST = {
         "This mode is for comparison only."
     ),
 }
+
+
+# As many digits as the demo's other lines show.
+_TASK_PREFIX = 10
 
 
 def rounds_json(result: DemoResult) -> list[dict[str, Any]]:
@@ -77,6 +86,7 @@ def to_json(result: DemoResult) -> dict[str, Any]:
         "verification": result.report.to_json(),
         "bundle": str(result.bundle_path),
         "coordinator": str(result.coordinator),
+        "next": " ".join(next_command(result)),
         "seconds": result.seconds,
     }
 
@@ -91,14 +101,40 @@ def render(result: DemoResult) -> RenderableType:
 
 
 def next_steps(result: DemoResult) -> str:
-    """Return where everything is and what to try next; lines may be longer than 80 columns."""
+    """Return where everything is and what to try next, as rich markup.
+
+    Only a path of its own may be longer than 80 columns; the command stands on two lines that
+    a shell reads as one.
+    """
     total = sum(result.seconds.values())
-    home = f"TWOPM_HOME={_quoted(str(result.coordinator))}"
+    home, words = next_command(result)
     return (
         f"\nDone in {total:.0f} s; nothing is left running.\n"
-        f"[bold]Bundle[/]  {plain(result.bundle_path)}\n"
-        f"[bold]Next[/]    {plain(home)} twopm verify --require re-executed"
+        f"[bold]Bundle[/]\n  {plain(result.bundle_path)}\n"
+        f"[bold]Next[/]\n  {plain(home)} \\\n  {plain(words)}"
     )
+
+
+def next_command(result: DemoResult) -> tuple[str, str]:
+    """Return the command that checks this run again: its environment, and its words."""
+    task = result.bundle.task_id[:_TASK_PREFIX]
+    words = [*this_program(), "verify", task, "--require", "re-executed"]
+    return f"TWOPM_HOME={shlex.quote(str(result.coordinator))}", shlex.join(words)
+
+
+def this_program() -> list[str]:
+    """Return the words that start this installation's ``twopm`` from the current folder."""
+    script = Path(sys.executable).with_name("twopm")
+    if not script.exists():
+        return [sys.executable, "-m", "twopm_flower.cli"]
+    on_path = shutil.which("twopm")
+    if on_path is not None and Path(on_path).samefile(script):
+        return ["twopm"]
+    relative = os.path.relpath(script)
+    if os.sep not in relative:
+        # A bare name would be looked up on the PATH.
+        relative = f".{os.sep}{relative}"
+    return [min(str(script), relative, key=len)]
 
 
 def _rounds(result: DemoResult) -> Table:
@@ -179,7 +215,3 @@ def _score(entry: ModelMetrics | None) -> Score | None:
 
 def _short(digest: str) -> str:
     return f"{digest[:6]}…{digest[-4:]}"
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}'" if " " in text else text

@@ -40,6 +40,12 @@ class Teller(Protocol):
     def done(self, text: str) -> None:
         """Tell that something is done."""
 
+    def doing(self, text: str) -> None:
+        """Tell what is going on now."""
+
+    def warn(self, text: str) -> None:
+        """Tell what nobody may miss."""
+
     def training(self, round_: int, doing: str) -> None:
         """Tell which round the run is in, and what happens in it now."""
 
@@ -116,9 +122,10 @@ def run_demo(folder: Path, options: DemoOptions, teller: Teller) -> DemoResult:
     DeploymentError
         The run failed; its reason is quoted.
     """
-    table = load_students(
-        options.subject, options.data, require_real=options.require_real, progress=False
-    )
+    with _warning_to(teller):
+        table = load_students(
+            options.subject, options.data, require_real=options.require_real, progress=False
+        )
     teller.done(f"data: {table.label}")
     app = write_app_folder(folder / "app")
     overrides = {
@@ -164,6 +171,10 @@ class _Scene:
         return self.folder / "coordinator"
 
     @property
+    def plaintext_folder(self) -> Path:
+        return self.folder / "plaintext"
+
+    @property
     def data_folder(self) -> Path | None:
         return None if self.table.path is None else self.table.path.parent
 
@@ -176,11 +187,13 @@ def _deploy(scene: _Scene) -> DemoResult:
     nodes, teller = scene.options.nodes, scene.teller
     settings = TaskSettings(synthetic=scene.table.is_synthetic)
     data = DataSource(path=scene.table.path, allow_download=False)
+    teller.doing("starting the chain, making keys, agreeing on a task")
     with LocalFederation(scene.folder, nodes, told=teller.done) as federation:
         task = federation.prepare(
             scene.run_config, settings, app_bundle=submitted_app_digest(scene.app), data=data
         )
         scene.clock.lap("set up")
+        teller.doing(f"starting a SuperLink and {nodes} SuperNodes")
         with Deployment(
             scene.folder / "flower",
             coordinator_home=scene.coordinator,
@@ -192,14 +205,18 @@ def _deploy(scene: _Scene) -> DemoResult:
             scene.clock.lap("start Flower")
             _train(scene, deployment)
         own = TaskFolder(next(iter(federation.homes.values())) / "tasks" / task.task_id)
-        federation.told = _silent
-        return _conclude(
-            scene, own, lambda: run_plaintext_task(federation, scene.run_config, settings, data)
-        )
+
+        def plaintext() -> PlaintextRun:
+            # In homes of its own: the demo's homes know the demo's task only.
+            beside = federation.beside(scene.plaintext_folder)
+            return run_plaintext_task(beside, scene.run_config, settings, data)
+
+        return _conclude(scene, own, plaintext)
 
 
 def _simulate(scene: _Scene) -> DemoResult:
     nodes = scene.options.nodes
+    scene.teller.doing("starting a SuperLink and Flower's simulation engine")
     scene.coordinator.mkdir(parents=True, mode=0o700)
     with Deployment(
         scene.folder / "flower",
@@ -216,13 +233,14 @@ def _simulate(scene: _Scene) -> DemoResult:
         scene,
         own,
         lambda: simulate_plaintext(
-            scene.folder / "plaintext", scene.run_config, nodes, scene.data_folder
+            scene.plaintext_folder, scene.run_config, nodes, scene.data_folder
         ),
     )
 
 
 def _train(scene: _Scene, deployment: Deployment) -> None:
     rounds, teller, round_ = scene.options.rounds, scene.teller, 0
+    teller.doing("submitting the app; Flower starts it")
     run = deployment.submit(scene.app, scene.overrides)
     for line in run.lines():
         if started := re.search(r"\[ROUND (\d+)/\d+\]", line):
@@ -231,7 +249,9 @@ def _train(scene: _Scene, deployment: Deployment) -> None:
         elif "aggregate_train: Received" in line:
             teller.training(round_, "ciphertexts added; nodes sign fingerprints")
         elif "[CLOSING]" in line:
-            teller.training(rounds, "nodes open and sign the final model")
+            teller.training(rounds, "last opening; the last records go on chain")
+        elif "final model" in line:
+            teller.doing("everything is on chain; the run ends")
     deployment.require_success(run)
     teller.done(f"trained {rounds} round{'s' if rounds > 1 else ''}, each recorded on chain")
     scene.clock.lap("train")
@@ -240,6 +260,7 @@ def _train(scene: _Scene, deployment: Deployment) -> None:
 def _conclude(
     scene: _Scene, own: TaskFolder, run_plaintext: Callable[[], PlaintextRun]
 ) -> DemoResult:
+    scene.teller.doing("verifying the run: every signature, sum, record and model")
     run = load_run(scene.coordinator, own.task_id, with_ciphertexts=True)
     reader, why = open_chain(scene.coordinator, run.bundle.deployment)
     report = verify_bundle(run.bundle, chain=reader)
@@ -247,6 +268,7 @@ def _conclude(
     scene.teller.done(_verdict(report, why))
     comparison = None
     if report.first_failure is None:
+        scene.teller.doing("training the same split without encryption, and in one place")
         comparison = compare(
             run_plaintext(),
             scene.run_config,
@@ -271,10 +293,6 @@ def _conclude(
     )
 
 
-def _silent(_: str) -> None:
-    return
-
-
 @contextmanager
 def _warned_once() -> Iterator[None]:
     """Keep every node from repeating that the data are made up, which has just been said."""
@@ -285,6 +303,19 @@ def _warned_once() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _warning_to(teller: Teller) -> Iterator[None]:
+    """Let the teller say what the data's log says: it knows how wide the terminal is."""
+    handler = logging.Handler()
+    handler.emit = lambda record: teller.warn(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("twopm_flower.datasets")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _verdict(report: Report, why_no_chain: str | None) -> str:

@@ -105,11 +105,21 @@ class LocalFederation(Lifetime):
         self._chain = make_chain_settings(
             self.devnet.url, deployment, devnet_folder=self.chain_folder
         )
-        account = self.chain_folder / "account.key"
-        configure_home(self.coordinator, self._chain, coordinator_key=account)
         self.connector: ChainConnector = EvmConnector(self.devnet.url, deployment, signer)
-        self._init_nodes(self._chain)
+        self._make_homes(self._chain)
         return self
+
+    def beside(self, folder: Path) -> "LocalFederation":
+        """Return another federation on this one's chain, as long as that runs.
+
+        Its homes are its own, below `folder`, and so are its nodes' keys; the coordinator pays
+        from the same account.
+        """
+        other = LocalFederation(folder, len(self.homes))
+        other.devnet, other.chain_folder = self.devnet, self.chain_folder
+        other._chain, other.connector = self.chain, self.connector
+        other._make_homes(self.chain)
+        return other
 
     def prepare(
         self,
@@ -161,7 +171,9 @@ class LocalFederation(Lifetime):
         """Stop the chain; the homes stay."""
         self.devnet.stop()
 
-    def _init_nodes(self, chain: ChainSettings) -> None:
+    def _make_homes(self, chain: ChainSettings) -> None:
+        account = self.chain_folder / "account.key"
+        configure_home(self.coordinator, chain, coordinator_key=account)
         cards: dict[str, NodeCard] = {}
         for name, home in self.homes.items():
             cards[name] = init_node(home, name=name, chain=chain)

@@ -7,7 +7,7 @@ from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.home import write_atomically
 from twopm_flower.node.chain_file import chain_toml, make_chain_settings
-from twopm_flower.node.provision import configure_home
+from twopm_flower.node.provision import configure_home, make_home
 from twopm_flower.signer.keystore import LocalSigner
 
 
@@ -40,7 +40,8 @@ def deploy_contracts(
     Raises
     ------
     ConfigError
-        The home pins a chain already; nothing is deployed.
+        The home pins a chain already or cannot be used, or `out` is a folder; nothing is
+        deployed.
     ChainError
         The chain cannot be used.
     """
@@ -50,6 +51,10 @@ def deploy_contracts(
             f"{home} pins a chain already: {pinned.rpc_url}, contract {pinned.task_registry}",
             hint="Use another home for other contracts: TWOPM_HOME=FOLDER.",
         )
+    # Whatever can be refused is refused here: the next line spends.
+    make_home(home)
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder", hint="Name the file: --out chain.toml.")
     deployment = deploy(rpc_url, LocalSigner.from_file(key, password_file=password_file))
     write_atomically(out, chain_toml(make_chain_settings(rpc_url, deployment)).encode())
     folder = None if devnet_folder is None else devnet_folder.absolute()

@@ -129,7 +129,7 @@ def configure_home(
     """
     if password_file is not None and coordinator_key is not None:
         LocalSigner.from_file(coordinator_key, password_file=password_file)
-    _make_home(home)
+    make_home(home)
     file = home / CONFIG_FILE
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     settings = load_settings(home)
@@ -287,14 +287,27 @@ def enclosing_app(folder: Path) -> Path | None:
     return None
 
 
-def _make_home(home: Path) -> None:
+def make_home(home: Path) -> None:
+    """Make the folder of a home, for its owner alone.
+
+    Raises
+    ------
+    ConfigError
+        It would be inside a Flower app, or cannot be made.
+    """
     app = enclosing_app(home)
     if app is not None:
         raise ConfigError(
             f"the home {home} would be inside the Flower app {app}",
             hint="Choose a home elsewhere: what is in an app's folder may be sent to every node.",
         )
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"the home {home} cannot be made: {error.strerror}",
+            hint="Name another folder with --home or TWOPM_HOME.",
+        ) from error
     if os.name == "posix" and home.stat().st_mode & 0o077:
         # An operator may have made the folder: what it holds from now on is for nobody else.
         home.chmod(0o700)

@@ -347,3 +347,13 @@ def test_a_module_in_the_working_folder_does_not_stand_in_for_the_chain(tmp_path
     monkeypatch.chdir(tmp_path)
     with DevnetProcess(tmp_path / "chain") as process:
         assert process.chain_id >= 2**31
+
+
+def test_a_file_is_no_folder_for_a_chain(tmp_path):
+    file = tmp_path / "chain.toml"
+    file.write_text("chain_id = 1")
+    with pytest.raises(ChainError, match=r"no chain can be kept in .*chain\.toml: File exists"):
+        Devnet(file)
+    with pytest.raises(ChainError, match="Not a directory"):
+        Devnet(file / "chain")
+    assert file.read_text() == "chain_id = 1"

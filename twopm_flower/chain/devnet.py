@@ -57,7 +57,13 @@ class Devnet:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ChainError(
+                f"no chain can be kept in {folder}: {error.strerror}",
+                hint="Name a folder that is an embedded chain's, or that does not exist yet.",
+            ) from error
         self._lock = ProcessLock(folder / "devnet.lock", owner="an embedded chain")
         try:
             key_file = folder / "account.key"

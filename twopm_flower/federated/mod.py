@@ -232,7 +232,9 @@ def _open_session(home: NodeHome, task_id: str, run_config: dict[str, Any]) -> N
     folder = home.task(task_id)
     chain = home.settings.require_chain()
     plaintext = folder.terms.trust_mode == "plaintext"
-    key = None if plaintext else folder.shared_key
+    # A node that stopped says why, whether or not its key is still there.
+    stopped = folder.load_progress().halted is not None
+    key = None if plaintext or stopped else folder.shared_key
     if key is not None:
         check_key(key, folder.terms)
     if plaintext:

@@ -3,12 +3,15 @@
 import io
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.cli.build import build_fab_from_disk
 
@@ -63,7 +66,7 @@ def test_the_guide_leads_from_nothing_to_a_verified_model(tmp_path, monkeypatch,
     try:
         for role, line in commands():
             words = shlex.split(line)
-            if role == "everybody":
+            if role in {"everybody", "certificates"}:
                 continue
             if role == "chain":
                 assert words[:3] == ["twopm", "chain", "devnet"]
@@ -110,6 +113,30 @@ def test_the_guides_commands_of_flower_exist_with_these_options():
         )
         for option in (word for word in words if word.startswith("--")):
             assert option in done.stdout, f"{' '.join(command)} has no {option}"
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("openssl", "ssh-keygen"))), reason="needs openssl and ssh-keygen"
+)
+def test_the_guides_certificates_are_those_that_flowers_tls_and_node_keys_need(tmp_path):
+    version = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=True)
+    if not version.stdout.startswith("OpenSSL 3"):
+        pytest.skip(f"needs OpenSSL 3, not {version.stdout.strip()}")
+    for role, line in commands():
+        if role == "certificates":
+            subprocess.run(shlex.split(line), cwd=tmp_path, capture_output=True, check=True)
+    for option, host in (("-verify_hostname", "coordinator.example"), ("-verify_ip", "127.0.0.1")):
+        subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-CAfile", "ca.pem", option, host, "server.pem"],
+            cwd=tmp_path, capture_output=True, check=True,
+        )  # fmt: skip
+    for name in NODES:
+        key = load_ssh_public_key((tmp_path / f"{name}-supernode.pub").read_bytes())
+        assert isinstance(key, EllipticCurvePublicKey)
+    used = {word for role, line in commands() if role == "flower" for word in shlex.split(line)}
+    files = {"ca.pem", "server.pem", "server.key", "alice-supernode", "alice-supernode.pub"}
+    assert files <= used
+    assert files <= {file.name for file in tmp_path.iterdir()}
 
 
 def test_the_guides_python_is_python():

@@ -117,7 +117,8 @@ class Settings(BaseSettings):
         if self.chain is None:
             raise ConfigError(
                 f"no chain is configured in {self.home / CONFIG_FILE}",
-                hint="Add a [chain] section, or run 'twopm node init --chain FILE'.",
+                hint="A coordinator runs 'twopm chain deploy', or 'twopm chain use chain.toml' where "
+                "contracts exist already; an operator runs 'twopm node init --chain chain.toml'.",
             )
         return self.chain
 
@@ -132,9 +133,14 @@ def make_private_folder(folder: Path) -> None:
 
     ``mkdir(parents=True, mode=0o700)`` makes the ones above with the umask's mode, and a home
     made like that is open to others. Folders that are there already stay as they are.
+
+    Raises
+    ------
+    OSError
+        It cannot be made, or is a file.
     """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    for place in reversed(missing):
+    missing = [place for place in folder.parents if not place.exists()]
+    for place in (*reversed(missing), folder):
         place.mkdir(mode=0o700, exist_ok=True)
 
 

@@ -151,5 +151,9 @@ class _Telling:
         self.doing(f"round {round_} of {self._rounds}: {doing}")
 
     def warn(self, text: str) -> None:
-        """Print a warning to stderr, whatever else is quiet."""
-        Console(stderr=True, highlight=False, emoji=False).print(f"[yellow]{plain(text)}[/]")
+        """Print a warning above the clock; to stderr where everything else is quiet."""
+        line = f"[yellow]{plain(text)}[/]"
+        if self._console.quiet:
+            Console(stderr=True, highlight=False, emoji=False).print(line)
+        else:
+            self._progress.console.print(line)

@@ -117,8 +117,8 @@ class Settings(BaseSettings):
         if self.chain is None:
             raise ConfigError(
                 f"no chain is configured in {self.home / CONFIG_FILE}",
-                hint="A coordinator runs 'twopm chain deploy', or 'twopm chain use chain.toml' where "
-                "contracts exist already; an operator runs 'twopm node init --chain chain.toml'.",
+                hint="A coordinator runs 'twopm chain deploy', or 'twopm chain use chain.toml' if "
+                "contracts exist; a node's operator 'twopm node init --chain chain.toml'.",
             )
         return self.chain
 

@@ -179,6 +179,22 @@ def test_a_home_without_an_account_creates_no_task(twopm, tmp_path, chain_file):
     assert not (tmp_path / "app").exists()
 
 
+def test_a_home_without_a_chain_says_how_a_coordinator_gets_one(twopm, tmp_path):
+    (tmp_path / "home").mkdir()
+    for command in (("chain", "status"), ("task", "admit", tmp_path / "a.join.json")):
+        outcome = twopm(*command, "--home", tmp_path / "home")
+        assert outcome.status == 1
+        assert "'twopm chain deploy'" in outcome.err
+        assert "'twopm chain use chain.toml'" in outcome.err
+
+
+def test_too_few_contributors_are_answered_with_the_option_that_mends_it(twopm, own_copy, tmp_path):
+    more = ("--trust-mode", "one-time-key", "--colluders", "5")
+    outcome = create(twopm, own_copy, tmp_path, *more)
+    assert outcome.status == 1
+    assert "Pass --min-contributors 7, or fewer --colluders." in outcome.err
+
+
 def test_the_roster_and_the_key_can_be_confirmed_again(twopm, finished, own_copy, node, tmp_path):
     started = twopm(
         "task", "start", "--out", tmp_path / "roster.json", "--home", own_copy, "--json"

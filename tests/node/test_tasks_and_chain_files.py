@@ -20,7 +20,7 @@ def test_a_task_is_found_by_its_first_digits_or_alone(federate):
     assert resolve_task(home, second[2:12].upper()) == second
     with pytest.raises(ConfigError, match="2 tasks fit"):
         resolve_task(home, None)
-    with pytest.raises(ConfigError, match="no task"):
+    with pytest.raises(ConfigError, match=f"no task 0x123 in .*There are .*{second[:12]}"):
         resolve_task(home, "0x123")
     with pytest.raises(ConfigError, match="no task"):
         resolve_task(home, "0x" + "00" * 32)
@@ -37,8 +37,23 @@ def test_the_task_of_the_settings_is_meant_when_none_is_named(federate, monkeypa
 
 
 def test_a_home_without_runs_says_so(tmp_path):
-    with pytest.raises(ConfigError, match="no run"):
+    with pytest.raises(ConfigError, match=r"no run in .*It holds no run\."):
         resolve_run(tmp_path, None)
+
+
+def test_the_runs_of_a_home_are_listed_to_whoever_names_another(tmp_path):
+    runs = [f"0x{digit}" + "5a" * 31 + "c" for digit in "1234567"]
+    for run in runs[:1]:
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / "bundle.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"no run 0xdead .*There is {runs[0][:12]}\."):
+        resolve_run(tmp_path, "0xdead")
+    assert resolve_run(tmp_path, "0x15a5").name == runs[0]
+    for run in runs[1:]:
+        (tmp_path / "runs" / run).mkdir()
+        (tmp_path / "runs" / run / "bundle.json").write_text("{}")
+    with pytest.raises(ConfigError, match=", and 2 more"):
+        resolve_run(tmp_path, "0xdead")
 
 
 def test_a_stopped_node_goes_on_once(federate):

@@ -70,7 +70,8 @@ def build_terms(
     elif min_contributors < colluders + 2:
         raise ConfigError(
             f"a sum of {min_contributors} updates hides none from {colluders} colluders: "
-            f"min-contributors must be at least {colluders + 2}"
+            f"min-contributors must be at least {colluders + 2}",
+            hint=f"Pass --min-contributors {colluders + 2}, or fewer --colluders.",
         )
     federated, local = split_initial(initial, excluded)
     parameters = AdditiveParameters.derive(BACKENDS[trust_mode], max_nodes)

@@ -8,6 +8,7 @@ from twopm_flower.errors import ConfigError, RecordError
 from twopm_flower.federated.home import NodeHome
 
 _SHORTEST_PREFIX = 4
+_LISTED = 5
 
 
 def resolve_task(home: Path, named: str | None) -> str:
@@ -78,11 +79,18 @@ def _one(named: str | None, known: tuple[str, ...], home: Path, what: str = "tas
         return found[0]
     called = "" if named is None else f" {named}"
     if not found:
-        raise ConfigError(
-            f"there is no {what}{called} in {home}",
-            hint="Is TWOPM_HOME the right one? 'twopm task list' shows what is there.",
-        )
+        raise ConfigError(f"there is no {what}{called} in {home}", hint=_what_there_is(known, what))
     raise ConfigError(
         f"{len(found)} {what}s fit{called or ' (none was named)'}: {', '.join(found)}",
         hint="Name one by its first digits.",
     )
+
+
+def _what_there_is(known: tuple[str, ...], what: str) -> str:
+    if not known:
+        listed = "'twopm task list' shows what is there."
+        return f"Is TWOPM_HOME the right one? {listed if what == 'task' else 'It holds no run.'}"
+    # The latest run stands last. Ten digits are enough to name one, and to tell them apart.
+    shown = ", ".join(name[:12] for name in known[-_LISTED:])
+    more = f", and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"There {'is' if len(known) == 1 else 'are'} {shown}{more}."

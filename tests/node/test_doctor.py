@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from twopm_flower.chain.devnet import Devnet
 from twopm_flower.config import make_private_folder
 from twopm_flower.federated.home import NodeHome
 from twopm_flower.node import doctor
@@ -45,9 +46,13 @@ def test_a_home_that_our_commands_made_is_closed_whatever_the_umask(tmp_path):
     former = os.umask(0o022)
     try:
         make_private_folder(tmp_path / "home" / "demo" / "run")
+        # As in a simulation, whose chain is the first thing in its home.
+        with Devnet(tmp_path / "simulating" / "simulation" / "chain"):
+            pass
     finally:
         os.umask(former)
     create_server_certificates(tmp_path / "home" / "demo" / "run" / "superlink")
+    assert bad(tmp_path / "simulating") == []
     assert bad(tmp_path / "home") == []
 
 

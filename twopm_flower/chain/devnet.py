@@ -15,6 +15,7 @@ from twopm_flower.chain.devnet_node import DevnetNode
 from twopm_flower.chain.devnet_rpc import JsonRpc, RpcServer
 from twopm_flower.chain.devnet_store import DevnetStore
 from twopm_flower.chain.process_lock import ProcessLock
+from twopm_flower.config import make_private_folder
 from twopm_flower.errors import ChainError, ChainUnavailable
 from twopm_flower.signer.keystore import LocalSigner, create_key_file
 
@@ -58,7 +59,7 @@ class Devnet:
 
     def __init__(self, folder: Path) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(folder)
         except OSError as error:
             raise ChainError(
                 f"no chain can be kept in {folder}: {error.strerror}",

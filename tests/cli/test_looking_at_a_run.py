@@ -58,7 +58,7 @@ def test_an_auditors_bundle_redoes_the_sums_and_is_for_the_auditor_alone(twopm, 
 def test_without_a_chain_everything_may_hold_and_nothing_is_anchored(twopm, finished, tmp_path):
     outcome = twopm("verify", finished.bundle, "--home", tmp_path)
     assert outcome.status == 2
-    assert "no chain confirms it" in outcome.out
+    assert "Every step that could be checked holds; no chain confirms it." in outcome.out
     offline = twopm("verify", finished.bundle, "--offline", "--home", finished.coordinator)
     assert offline.status == 2
 
@@ -189,6 +189,21 @@ def test_records_that_wait_are_delivered_and_the_bundle_tells(twopm, finished, o
     assert twopm("chain", "deliver", "--home", own_copy).status == 0
     assert load_bundle(folder / "bundle.json") == bundle
     assert twopm("doctor", "--home", own_copy).status == 0
+
+
+def test_doctor_calls_real_data_optional_and_keeps_its_advice_indented(
+    twopm, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.delenv("TWOPM_DATA_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    told = twopm("doctor", "--home", tmp_path / "[none]")
+    assert told.status == 0
+    about_data = told.out.split("data: ")[1].splitlines()
+    assert "required" not in told.out
+    assert "Only if you want the real ones" in about_data[2]
+    assert all(line.startswith("    ") for line in about_data[2:])
+    assert "twopm data add student-mat.csv" in " ".join(told.out.split())
 
 
 def test_verifying_offline_loads_no_flower_no_chain_client_and_no_encryption_library(finished):

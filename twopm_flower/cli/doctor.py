@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.padding import Padding
 
-from twopm_flower.cli.output import Home, Json, home_of, plain, print_json, say
+from twopm_flower.cli.output import Home, Json, console, home_of, plain, print_json, say
 from twopm_flower.node.doctor import examine
 
 app = typer.Typer()
@@ -31,6 +32,6 @@ def doctor(
             subject, detail = plain(finding.subject), plain(finding.detail)
             say(f"{_SIGNS[finding.state]} [bold]{subject}[/]: {detail}")
             if finding.remedy:
-                say(f"    {plain(finding.remedy)}")
+                console().print(Padding(plain(finding.remedy), (0, 0, 0, 4), expand=False))
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(1)

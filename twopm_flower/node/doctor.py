@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from twopm_flower.chain.base import ChainReader
 from twopm_flower.config import Settings, load_settings
-from twopm_flower.errors import DataError, TwopmError
+from twopm_flower.errors import DataError, RealDataMissingError, TwopmError
 from twopm_flower.federated.home import NodeHome
 from twopm_flower.node.chain_file import open_any_reader
 from twopm_flower.node.data_files import find_data
@@ -223,6 +223,10 @@ def _chain(settings: Settings) -> tuple[list[Finding], ChainReader | None]:
 def _data(home: Path) -> Iterator[Finding]:
     try:
         table = find_data(home, "mat", require_real=True)
+    except RealDataMissingError as error:
+        detail = "no student-mat.csv; the showcase would train on made-up rows"
+        yield Finding("data", "note", detail, f"Only if you want the real ones: {error.hint}")
+        return
     except DataError as error:
         yield Finding("data", "note", error.message, error.hint or "")
         return

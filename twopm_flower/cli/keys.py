@@ -7,8 +7,9 @@ import typer
 
 from twopm_flower.cli.output import Home, Json, fields, home_of, print_json, say
 from twopm_flower.federated.home import NodeHome, write_atomically
+from twopm_flower.node.handed_over import DEAL, read_handed_over
 from twopm_flower.node.membership import accept_key, deal_key
-from twopm_flower.node.provision import identity_of, make_card, read_file
+from twopm_flower.node.provision import identity_of, make_card
 from twopm_flower.node.task_overview import overview
 from twopm_flower.node.tasks import resolve_task
 from twopm_flower.records.bundle import DealtKey
@@ -48,8 +49,7 @@ def accept(
     json: Json = False,
 ) -> None:
     """Open this node's box, after checking who sealed it and for which roster."""
-    data = read_file(deal, "deal", "The first member's 'twopm keys deal' writes it.")
-    key = accept_key(home_of(home), DealtKey.from_bytes(data))
+    key = accept_key(home_of(home), read_handed_over(deal, DEAL, DealtKey))
     if json:
         print_json({"key_id": key.key_id})
     else:

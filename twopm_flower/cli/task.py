@@ -33,8 +33,8 @@ from twopm_flower.federated.submitted_app import submitted_app_digest
 from twopm_flower.node import coordinate, membership
 from twopm_flower.node.app_folder import write_app_folder
 from twopm_flower.node.coordinate import Invitation
+from twopm_flower.node.handed_over import DEAL, INVITATION, REQUEST, ROSTER, read_handed_over
 from twopm_flower.node.local_data import DataSource, load_choice
-from twopm_flower.node.provision import read_file
 from twopm_flower.node.task_overview import overview
 from twopm_flower.node.tasks import resolve_task
 from twopm_flower.node.terms import TaskSettings, build_student_terms, read_run_config
@@ -173,8 +173,7 @@ def join(  # noqa: PLR0917  # one parameter for each option
     """Agree to the terms of a task and commit to this node's rows."""
     folder = home_of(home)
     node = NodeHome(folder)
-    data_ = read_file(invitation, "invitation", "The coordinator's 'twopm task create' writes it.")
-    invited = Invitation.from_bytes(data_)
+    invited = read_handed_over(invitation, INVITATION, Invitation)
     source = DataSource(data, partition, partitions, samples)
     check_source(source)
     if not json:
@@ -215,8 +214,7 @@ def admit(
     connector = open_connector(load_settings(folder))
     admitted = []
     for file in requests:
-        data = read_file(file, "request", "A node's 'twopm task join' writes it.")
-        request = JoinRequest.from_bytes(data)
+        request = read_handed_over(file, REQUEST, JoinRequest)
         state = coordinate.admit(folder, connector, request)
         node, samples = request.membership.node, request.membership.statement.samples
         admitted.append({"node": node, "samples": samples, "members": state.members})
@@ -255,12 +253,12 @@ def confirm_(
 ) -> None:
     """Accept the frozen roster: all signed, all trusted here, the same as on chain."""
     folder = home_of(home)
-    data = read_file(roster, "roster", "The coordinator's 'twopm task start' writes it.")
+    handed = read_handed_over(roster, ROSTER, Roster)
     task_id = resolve_task(folder, task)
     reader = open_reader(NodeHome(folder).settings.require_chain())
     # What it warns of in the log is shown in red below.
     membership.log.addHandler(logging.NullHandler())
-    accepted = membership.confirm_task(folder, task_id, Roster.from_bytes(data), reader=reader)
+    accepted = membership.confirm_task(folder, task_id, handed, reader=reader)
     terms = NodeHome(folder).task(task_id).terms
     show_roster(task_id, accepted, terms.quorum, str(roster), json)
     if json:
@@ -281,8 +279,7 @@ def key(
     json: Json = False,
 ) -> None:
     """Let the coordinator know which key the nodes use: its name, never the key."""
-    data = read_file(deal, "deal", "The first member's 'twopm keys deal' writes it.")
-    dealt = DealtKey.from_bytes(data)
+    dealt = read_handed_over(deal, DEAL, DealtKey)
     task_id = dealt.deal.statement.task_id
     signed = coordinate.keep_key_deal(home_of(home), task_id, dealt)
     shown = {"task_id": task_id, "key_id": signed.statement.key_id, "dealer": signed.node}

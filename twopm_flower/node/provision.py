@@ -13,11 +13,12 @@ from twopm_flower.config import (
     NodeSettings,
     load_settings,
 )
-from twopm_flower.errors import ConfigError, RecordError
+from twopm_flower.errors import ConfigError
 from twopm_flower.federated.ceremony import node_card
 from twopm_flower.federated.chain_access import deployment_of
 from twopm_flower.federated.home import NodeHome, write_atomically
 from twopm_flower.node.chain_file import chain_toml
+from twopm_flower.node.handed_over import CARD, read_handed_over
 from twopm_flower.privacy.keys import SealingKey
 from twopm_flower.records.bundle import NodeCard
 from twopm_flower.records.digest import tagged_digest
@@ -251,23 +252,7 @@ def untrust(home: Path, node: str) -> NodeIdentity:
 
 def read_card(path: Path) -> NodeCard:
     """Read a card file."""
-    return NodeCard.from_bytes(read_file(path, "card", "'twopm node init' writes one."))
-
-
-def read_file(path: Path, what: str, hint: str) -> bytes:
-    """Return the bytes of a file that somebody handed over.
-
-    Raises
-    ------
-    RecordError
-        It cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"the {what} {path} cannot be read: {error.strerror}", hint=hint) from (
-            error
-        )
+    return read_handed_over(path, CARD, NodeCard)
 
 
 def _peer_file(home: Path, address: str) -> Path:

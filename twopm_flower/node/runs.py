@@ -8,9 +8,9 @@ from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.errors import ChainUnavailable, WrongChain
 from twopm_flower.federated.run_store import RunStore, Timings, with_chain_records
 from twopm_flower.node.chain_file import open_any_reader, read_chain_file
+from twopm_flower.node.handed_over import BUNDLE, read_handed_over
 from twopm_flower.node.tasks import resolve_run
 from twopm_flower.records.bundle import Deployment, RunBundle
-from twopm_flower.verify.checklist import load_bundle
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def load_run(home: Path, named: str | None, *, with_ciphertexts: bool = False) -
         No such run.
     """
     if named is not None and (Path(named).suffix or Path(named).exists()):
-        return Run(load_bundle(named), Path(named), Timings())
+        return Run(read_handed_over(Path(named), BUNDLE, RunBundle), Path(named), Timings())
     store = RunStore(resolve_run(home, named))
     bundle = store.load_bundle()
     if with_ciphertexts:

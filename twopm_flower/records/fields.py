@@ -137,4 +137,7 @@ class Record(BaseModel):
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "record"
-    return f"{where}: {first['msg']} (got {str(first.get('input'))[:80]!r})"
+    given = first.get("input")
+    # Part of an object says nothing, and where a field is missing it is not even the wrong one.
+    got = "" if isinstance(given, dict | list | tuple) else f" (got {str(given)[:80]!r})"
+    return f"{where}: {first['msg']}{got}"

@@ -151,6 +151,33 @@ def test_no_to_a_question_changes_nothing(twopm, finished, tmp_path, monkeypatch
     assert list(home.glob("peers/*")) == []
 
 
+def test_a_question_that_nobody_can_answer_names_the_option_that_answers_it(
+    twopm, finished, tmp_path, monkeypatch
+):
+    card = tmp_path / "card.json"
+    twopm("node", "card", "--out", card, "--home", finished.homes[0])
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    outcome = twopm("node", "trust", card, "--home", finished.homes[1])
+    assert outcome.status == 1
+    assert outcome.out.endswith("\n")
+    assert "nobody answers" in outcome.err
+    assert "--yes" in outcome.err
+
+
+def test_ctrl_c_is_answered_on_a_line_of_its_own(twopm, finished, tmp_path, monkeypatch):
+    card = tmp_path / "card.json"
+    twopm("node", "card", "--out", card, "--home", finished.homes[0])
+
+    class Interrupted(io.StringIO):
+        def readline(self, *_):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupted())
+    outcome = twopm("node", "trust", card, "--home", finished.homes[1])
+    assert outcome.status == 130
+    assert outcome.err == "\nError: interrupted\n"
+
+
 def test_the_version_is_shown(twopm):
     assert twopm("--version").out.startswith("twopm-flower ")
 

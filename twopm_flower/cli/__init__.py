@@ -122,6 +122,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        # The terminal has just shown ^C, perhaps behind a question.
+        typer.echo(err=True)
         show_error("interrupted", None)
         return INTERRUPTED
     return result if isinstance(result, int) else 0

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from twopm_flower.config import default_home
+from twopm_flower.errors import ConfigError
 from twopm_flower.records.printable import UNPRINTABLE, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -79,8 +81,27 @@ def show_error(message: str, hint: str | None) -> None:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless told not to, and stop if the answer is no."""
-    if not yes and not typer.confirm(question):
+    """Ask, unless told not to, and stop if the answer is no.
+
+    Raises
+    ------
+    ConfigError
+        The input has ended, so that nobody can answer.
+    """
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(question)
+    except click.Abort as error:
+        # Click raises the same error for Ctrl-C and for the end of the input.
+        if isinstance(error.__context__, EOFError):
+            typer.echo()
+            raise ConfigError(
+                "nobody answers: the input has ended, and nothing was changed",
+                hint="Pass --yes to agree without being asked.",
+            ) from error
+        raise
+    if not agreed:
         raise typer.Exit(1)
 
 

@@ -55,6 +55,20 @@ def test_an_auditors_bundle_redoes_the_sums_and_is_for_the_auditor_alone(twopm, 
     assert strict.status == 0, strict.err
 
 
+def test_nothing_is_exported_into_a_folder_that_does_not_exist(twopm, finished, tmp_path):
+    out = tmp_path / "nowhere" / "x.json"
+    task = finished.task_id
+    for command, home in (
+        (("bundle", "export"), finished.coordinator),
+        (("model", "export", task), finished.homes[0]),
+    ):
+        outcome = twopm(*command, "--out", out, "--home", home)
+        assert outcome.status == 1
+        assert f"there is no folder {out.parent}" in outcome.err
+        assert not out.parent.exists()
+        assert "is a folder" in twopm(*command, "--out", tmp_path, "--home", home).err
+
+
 def test_without_a_chain_everything_may_hold_and_nothing_is_anchored(twopm, finished, tmp_path):
     outcome = twopm("verify", finished.bundle, "--home", tmp_path)
     assert outcome.status == 2

@@ -108,7 +108,7 @@ def _show_outcome(report: Report, why_no_chain: str | None) -> None:
         level = "re-executed" if report.level == "re-executed" else "checked by fingerprints"
         say(f"[bold green]Every step holds.[/] Sums were {level}.")
     else:
-        say("[bold yellow]Every step holds, and no chain confirms it.[/]")
+        say("[bold yellow]Every step that could be checked holds; no chain confirms it.[/]")
     if failure is None and why_no_chain is not None:
         say(f"No chain was asked: {plain(why_no_chain)}")
     for note in report.notes:

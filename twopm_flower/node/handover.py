@@ -41,8 +41,9 @@ def export_bundle(
     Raises
     ------
     ConfigError
-        No such run, or its ciphertexts were not kept.
+        No such run, or its ciphertexts were not kept; or `out` cannot be written.
     """
+    _require_place(out)
     run = load_run(home, named, with_ciphertexts=True)
     mode = run.bundle.terms.trust_mode
     if mode != "one-time-key" and not with_ciphertexts:
@@ -65,8 +66,9 @@ def export_model(home: Path, task_id: str, out: Path) -> ExportedModel:
     Raises
     ------
     ConfigError
-        This home opened none.
+        This home opened none, or `out` cannot be written.
     """
+    _require_place(out)
     folder = NodeHome(home).task(task_id)
     found = {
         int(file.stem.removeprefix(MODEL_PREFIX)): file
@@ -81,6 +83,16 @@ def export_model(home: Path, task_id: str, out: Path) -> ExportedModel:
     data = found[round_].read_bytes()
     write_atomically(out, data, mode=0o600)
     return ExportedModel(out, round_, _digest_in(data, found[round_]))
+
+
+def _require_place(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise ConfigError(
+            f"{out} cannot be written: there is no folder {out.parent}",
+            hint="Make the folder first, or name another file with --out.",
+        )
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder", hint="Name a file in it with --out.")
 
 
 def _digest_in(data: bytes, path: Path) -> str:

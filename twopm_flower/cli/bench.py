@@ -195,13 +195,17 @@ class _Bar:
     ) -> None:
         self._progress.stop()
 
-    def doing(self, text: str, done: int, of: int) -> None:
-        """Show what is measured now."""
+    def doing(self, text: str, done: int = 0, of: int | None = None) -> None:
+        """Show what is measured now; a deployment does not say of how many steps."""
         self._progress.update(self._task, description=plain(text), completed=done, total=of)
 
     def done(self, text: str) -> None:
         """Show what the deployment did last."""
         self._progress.update(self._task, description=plain(text))
+
+    def warn(self, text: str) -> None:
+        """Show what nobody may miss, above the bar; it stays."""
+        self._progress.console.print(f"[bold yellow]{plain(text)}[/]")
 
     def training(self, round_: int, doing: str) -> None:
         """Show where the deployment is."""

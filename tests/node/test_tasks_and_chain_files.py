@@ -98,7 +98,7 @@ def test_a_chain_file_survives_being_written_and_read(tmp_path, chain):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rpc_url = ", "not valid TOML"),
+        ("rpc_url = ", "no chain file, which is TOML.*twopm chain deploy"),
         ("rpc_url = 'http://x'", "chain_id"),
         ("chain_id = 1\nprivate_key = 'x'", "private_key|rpc_url"),
     ],

@@ -29,7 +29,10 @@ def read_chain_file(path: Path) -> ChainSettings:
             hint="The coordinator's 'twopm chain deploy' writes it.",
         ) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        raise ConfigError(
+            f"{path} is no chain file, which is TOML: {error}",
+            hint="The coordinator's 'twopm chain deploy' writes it.",
+        ) from error
     try:
         return ChainSettings.model_validate(values)
     except ValidationError as error:

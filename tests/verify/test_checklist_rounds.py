@@ -330,4 +330,4 @@ def test_ciphertexts_of_some_rounds_only_do_not_make_the_run_re_executed():
     report = verify_bundle(bundle, chain=simulation.chain)
     assert report.exit_code == 0
     assert report.level == "fingerprints"
-    assert "rounds [1] of 3" in report.steps[8].detail
+    assert report.steps[8].detail == "round 1 of 3 added up again"

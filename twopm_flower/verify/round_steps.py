@@ -1,6 +1,6 @@
 """Steps 4 to 9: every round, from the signed updates to their sum."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from twopm_flower.errors import VerificationError
 from twopm_flower.privacy.ciphertext import Ciphertext, add
@@ -118,7 +118,7 @@ def redo_sums(subject: Subject) -> str:
         raise SkippedStep(
             f"sum checked by fingerprints, not re-executed: {present} ciphertexts here"
         )
-    return f"rounds {redone} of {len(bundle.rounds)} added up again"
+    return f"round {_listed(redone)} of {len(bundle.rounds)} added up again"
 
 
 def is_re_executed(subject: Subject) -> bool:
@@ -190,3 +190,10 @@ def _check_setting(subject: Subject, manifest: RoundManifest) -> None:
         manifest.config_digest, configuration.digest, f"{where}: config_digest", "the terms give"
     )
     require(manifest.key_id, subject.key_id, f"{where}: key_id", "the dealt key is")
+
+
+def _listed(rounds: Sequence[int]) -> str:
+    """Return rounds as text, an unbroken row of them by its ends."""
+    if len(rounds) > 1 and list(rounds) == list(range(rounds[0], rounds[-1] + 1)):
+        return f"{rounds[0]}-{rounds[-1]}"
+    return ", ".join(map(str, rounds))

@@ -20,6 +20,8 @@ from twopm_flower.privacy.backend import backend_names
 from twopm_flower.privacy.frame import AGGREGATE_HEADER_BYTES, UPDATE_HEADER_BYTES
 from twopm_flower.privacy.parameters import AdditiveParameters
 
+pytestmark = pytest.mark.slow
+
 NODES = 4
 USER_HOME = Path.home() / ".twopm"
 

@@ -11,6 +11,8 @@ from twopm_flower.federated.exchange import TrainOrder
 from twopm_flower.privacy import isolated
 from twopm_flower.verify import verify_bundle
 
+pytestmark = pytest.mark.slow
+
 BAD = 3
 
 

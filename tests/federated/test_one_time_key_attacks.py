@@ -143,6 +143,7 @@ def test_a_share_that_the_server_alters_is_not_opened(federate, caplog):
     assert_equal_models(federation, range(4))
 
 
+@pytest.mark.slow
 def test_a_node_opens_nothing_for_survivors_that_its_operator_does_not_know(federate):
     federation = federate(**TEN, rounds=1)
     careful = federation.nodes[0]
@@ -228,6 +229,7 @@ def test_a_share_that_does_not_open_is_reported_and_the_others_open(federate, mo
     assert_verified(federation)
 
 
+@pytest.mark.slow
 def test_a_dealer_whose_shares_nobody_can_open_is_left_out_of_a_new_attempt(federate, monkeypatch):
     federation = federate(**TEN, rounds=1)
     dealer, *others = federation.nodes
@@ -251,6 +253,7 @@ def test_a_false_opening_is_corrected_and_its_author_named(federate, monkeypatch
     assert_verified(federation)
 
 
+@pytest.mark.slow
 def test_more_false_openings_than_can_be_corrected_open_nothing(federate, monkeypatch):
     federation = federate(**TEN, rounds=1)
     open_falsely(monkeypatch, federation.nodes[:2])
@@ -260,6 +263,7 @@ def test_more_false_openings_than_can_be_corrected_open_nothing(federate, monkey
     assert all(node.progress.halted is None for node in federation.nodes)
 
 
+@pytest.mark.slow
 def test_a_members_second_connection_takes_nothing_from_its_first(federate, tmp_path):
     federation = federate(**TEN, rounds=1)
     member = federation.nodes[9]

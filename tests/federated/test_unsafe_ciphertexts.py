@@ -24,6 +24,8 @@ from twopm_flower.privacy.frame import AGGREGATE_HEADER_BYTES, UPDATE_HEADER_BYT
 from twopm_flower.privacy.residues import MODULUS
 from twopm_flower.privacy.tenseal_bfv import BfvBackend
 
+pytestmark = pytest.mark.slow
+
 BAD = 3
 SEEDS = 64
 VECTOR_WITHOUT_CIPHERTEXT = bytes.fromhex("0a02a900") + struct.pack("<Bd", 0x19, 2.0**40)

@@ -94,7 +94,7 @@ def test_a_created_task_says_what_to_do_next_and_loses_no_earlier_invitation(
     assert first.status == 0, first.err
     assert "initial model" in first.out
     assert not re.search(r"^\w*_\w* ", first.out, re.MULTILINE)
-    assert " ".join(first.out.split()).endswith("invitation.json to the nodes' operators.")
+    assert "".join(first.out.split()).endswith("invitation.jsontothenodes'operators.")
     kept = {name: (tmp_path / name).read_bytes() for name in ("invitation.json", "run-config.toml")}
     for name, data in kept.items():
         (tmp_path / ({*kept} - {name}).pop()).unlink()

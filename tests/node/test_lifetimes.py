@@ -1,6 +1,6 @@
 import pytest
 
-from twopm_flower.errors import ChainUnavailable
+from twopm_flower.errors import ChainUnavailable, ConfigError
 from twopm_flower.node.federation import LocalFederation
 from twopm_flower.node.lifetime import Lifetime
 
@@ -41,7 +41,7 @@ def test_what_was_started_is_stopped_when_starting_fails_or_is_interrupted(error
 def test_a_federation_that_cannot_be_set_up_leaves_no_chain_running(tmp_path):
     (tmp_path / "alice").write_text("in the way")
     federation = LocalFederation(tmp_path, 2)
-    with pytest.raises(FileExistsError), federation:
+    with pytest.raises(ConfigError, match="cannot be made"), federation:
         raise AssertionError("the block must not be entered")
     with pytest.raises(ChainUnavailable):
         federation.reader().check()

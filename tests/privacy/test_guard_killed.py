@@ -64,7 +64,7 @@ def check(path: Path, answered: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "kills", [5, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(300)])]
+    "kills", [5, pytest.param(100, marks=[pytest.mark.full, pytest.mark.timeout(300)])]
 )
 def test_every_permit_that_was_answered_survives_a_kill(tmp_path, kills):
     moment = random.Random(20)

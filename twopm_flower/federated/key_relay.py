@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from twopm_flower.errors import KeyCeremonyError, ProtocolViolation, QuorumError, RecordError
+from twopm_flower.errors import KeyCeremonyError, QuorumError, RecordError
 from twopm_flower.federated.aggregator import NodePins, RefusedReplyError
 from twopm_flower.federated.exchange import (
     EvaluateReply,
@@ -13,7 +13,6 @@ from twopm_flower.federated.exchange import (
     SealedShare,
     TrainReply,
 )
-from twopm_flower.federated.key_sharing import check_opening
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.privacy.keys import check_public_key
 from twopm_flower.privacy.sealed_shares import (
@@ -26,6 +25,7 @@ from twopm_flower.privacy.sealed_shares import (
 )
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import ReaderKey, Signed, UpdateStatement
+from twopm_flower.verify.one_time_keys import check_opening
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +141,12 @@ class KeyRelay:
 
         Raises
         ------
-        RecordError, RefusedReplyError
+        RecordError, RefusedReplyError, VerificationError
             Anything else.
         """
-        try:
-            node = check_opening(opening, manifest, self._task.domain, self._task.roster.nodes)
-        except ProtocolViolation as error:
-            raise RecordError(str(error)) from error
+        task = self._task
+        signed = opening.statement
+        node = check_opening(manifest, signed, roster=task.roster, domain=task.domain).node
         context = self._task.opening_context(manifest, node)
         if len(opening.sealed) != SEALED_OPENING_BYTES:
             raise RecordError(f"{node} sent an opening of {len(opening.sealed)} bytes")

@@ -32,7 +32,6 @@ from twopm_flower.privacy.share_field import erase
 from twopm_flower.privacy.sharing import Share, add_shares, reconstruct, share_secret
 from twopm_flower.records.manifest import RoundManifest
 from twopm_flower.records.statements import (
-    Domain,
     OpeningStatement,
     ReaderKey,
     Signed,
@@ -40,6 +39,7 @@ from twopm_flower.records.statements import (
     UpdateStatement,
     sign,
 )
+from twopm_flower.verify.one_time_keys import check_opening
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ class KeySharing:
 
         Raises
         ------
-        ProtocolViolation
+        ProtocolViolation, VerificationError, SignatureError
             An opening that no member signed for this manifest, or one node's twice.
         SharingError
             Too few openings, or too many false ones.
@@ -218,7 +218,8 @@ class KeySharing:
         shares: dict[int, Share] = {}
         false: list[str] = []
         for opening in openings:
-            node = check_opening(opening, manifest, task.domain, task.roster.nodes)
+            signed = opening.statement
+            node = check_opening(manifest, signed, roster=task.roster, domain=task.domain).node
             context = task.opening_context(manifest, node)
             if task.point(node) in shares or node in false:
                 raise ProtocolViolation(f"round {manifest.round}: {node} opened twice")
@@ -330,26 +331,3 @@ class KeySharing:
         if unreadable:
             raise UnreadableShares(unreadable)
         return parts
-
-
-def check_opening(
-    opening: KeyOpening, manifest: RoundManifest, domain: Domain, members: Sequence[str]
-) -> str:
-    """Return the member that signed an opening for exactly this manifest.
-
-    Raises
-    ------
-    ProtocolViolation
-        No member, or for another manifest.
-    SignatureError
-        Not signed by the node that it names.
-    """
-    statement = opening.statement.check(domain)
-    bound = (statement.task_id, statement.round, statement.attempt, statement.manifest_digest)
-    if bound != (manifest.task_id, manifest.round, manifest.attempt, manifest.digest):
-        raise ProtocolViolation(
-            f"round {manifest.round}: {statement.node} signed an opening for another manifest"
-        )
-    if statement.node not in members:
-        raise ProtocolViolation(f"{statement.node} signed an opening and is not a member")
-    return statement.node

@@ -27,7 +27,7 @@ from twopm_flower.federated.exchange import (
     TrainOrder,
     TrainReply,
 )
-from twopm_flower.federated.excluded import kept_values, split
+from twopm_flower.federated.excluded import kept_values, merged, split
 from twopm_flower.federated.home import KeptUpdate, TaskFolder
 from twopm_flower.federated.key_sharing import KeySharing, UnreadableShares, UnsignedShare
 from twopm_flower.federated.ledger import TaskLedger
@@ -171,7 +171,7 @@ class NodeSession:
 
     def whole(self, model: FloatArrays) -> Arrays:
         """Return the model as the app sees it, with this node's own excluded arrays."""
-        return {**model, **self._folder.load_local()}
+        return merged(model, self._folder.load_local())
 
     def kept_reply(self, order: TrainOrder, reports: tuple[ModelReport, ...]) -> TrainReply | None:
         """Return the update that this node signed for the attempt before, if it did.

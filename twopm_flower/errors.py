@@ -16,6 +16,8 @@ Each says what was wrong, with which value, and what to do next::
     │   ├── LayoutError          arrays or metrics are not the agreed ones
     │   ├── KeyCeremonyError     a key cannot be dealt, sealed or opened
     │   ├── SharingError         a secret cannot be shared out, or put together from shares
+    │   │   ├── UnreadableShares     shares of some dealers do not open
+    │   │   └── UnsignedShare        a share is not the one that its dealer signed
     │   ├── NativeCrash          the process that runs native code died or took too long
     │   └── BadOpening           the opened key is not the one that a sum was encrypted under
     ├── ImpossibleSum            an opened sum that honest nodes cannot have added up to
@@ -32,6 +34,8 @@ Each says what was wrong, with which value, and what to do next::
     ├── BenchmarkError           a benchmark cannot be run, or a peer cannot be installed
     └── VerificationError        a step of the verification does not hold
 """
+
+from collections.abc import Sequence
 
 
 class TwopmError(Exception):
@@ -104,6 +108,27 @@ class KeyCeremonyError(PrivacyError):
 
 class SharingError(PrivacyError):
     """A secret cannot be shared out, or cannot be put together from the shares at hand."""
+
+
+class UnreadableShares(SharingError):
+    """Shares of some survivors do not open; nothing was opened.
+
+    Attributes
+    ----------
+    dealers : tuple of str
+        Who sealed them.
+    """
+
+    def __init__(self, dealers: Sequence[str]) -> None:
+        super().__init__(
+            f"the shares that {', '.join(dealers)} dealt to this node do not open",
+            hint="They signed what does not open: ask their operators.",
+        )
+        self.dealers = tuple(dealers)
+
+
+class UnsignedShare(SharingError):
+    """A share that its dealer did not sign; this node cannot tell whose fault it is."""
 
 
 class NativeCrash(PrivacyError):

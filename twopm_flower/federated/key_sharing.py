@@ -12,6 +12,8 @@ from twopm_flower.errors import (
     PrivacyError,
     ProtocolViolation,
     QuorumError,
+    UnreadableShares,
+    UnsignedShare,
 )
 from twopm_flower.federated.exchange import KeyOpening, SealedShare
 from twopm_flower.federated.ledger import TaskLedger
@@ -42,27 +44,6 @@ from twopm_flower.records.statements import (
 from twopm_flower.verify.one_time_keys import check_opening
 
 log = logging.getLogger(__name__)
-
-
-class UnreadableShares(PrivacyError):  # noqa: N818  # named like the other errors
-    """Shares of some survivors do not open; nothing was opened.
-
-    Attributes
-    ----------
-    dealers : tuple of str
-        Who sealed them.
-    """
-
-    def __init__(self, dealers: Sequence[str]) -> None:
-        super().__init__(
-            f"the shares that {', '.join(dealers)} dealt to this node do not open",
-            hint="They signed what does not open: ask their operators.",
-        )
-        self.dealers = tuple(dealers)
-
-
-class UnsignedShare(PrivacyError):  # noqa: N818  # named like the other errors
-    """A share that its dealer did not sign; this node cannot tell whose fault it is."""
 
 
 class KeySharing:

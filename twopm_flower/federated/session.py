@@ -12,6 +12,8 @@ from twopm_flower.errors import (
     ConfigError,
     HeadroomError,
     ProtocolViolation,
+    UnreadableShares,
+    UnsignedShare,
 )
 from twopm_flower.federated.anchor import RecordReader
 from twopm_flower.federated.exchange import (
@@ -29,7 +31,7 @@ from twopm_flower.federated.exchange import (
 )
 from twopm_flower.federated.excluded import kept_values, merged, split
 from twopm_flower.federated.home import KeptUpdate, TaskFolder
-from twopm_flower.federated.key_sharing import KeySharing, UnreadableShares, UnsignedShare
+from twopm_flower.federated.key_sharing import KeySharing
 from twopm_flower.federated.ledger import TaskLedger
 from twopm_flower.federated.opening import Opener
 from twopm_flower.federated.progress import OwnUpdate, Progress

@@ -26,17 +26,26 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class ChainSettings(BaseModel):
     """The pinned chain: where it is reached, and what it must turn out to be.
 
-    ``devnet_folder`` names the folder of an embedded chain, whose database the verifier
-    opens read-only when no node serves it.
+    ``family`` is the chain backend (``evm``, ``solana``, ``ledger``); ``program`` names our
+    program where the chain has no addresses of contracts. ``fallback_rpc_urls`` are asked, in
+    order, when ``rpc_url`` does not answer. A record counts as confirmed when ``confirmations``
+    blocks hold it, its own included. ``devnet_folder`` names the folder of an embedded chain,
+    whose database the verifier opens read-only when no node serves it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    family: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")] = "evm"
     rpc_url: str
+    fallback_rpc_urls: tuple[str, ...] = ()
     chain_id: Annotated[int, Field(ge=1, lt=2**53)]
     genesis_hash: str
+    program: str = ""
     node_registry: str
     task_registry: str
+    data_registry: str
+    receipt_registry: str
+    confirmations: Annotated[int, Field(ge=1, le=1000)] = 1
     timeout_s: Seconds = 10.0
     devnet_folder: Path | None = None
 

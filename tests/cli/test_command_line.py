@@ -65,6 +65,7 @@ def test_every_setting_is_in_the_docs_with_its_default():
             assert row, f"{section}.{name}"
             if not field.is_required() and field.default is not None:
                 default = field.default
+                default = list(default) if isinstance(default, tuple) else default
                 shown = f"{default:g}" if isinstance(default, float) else str(default)
                 assert shown in row.group(1), f"{section}.{name}"
     for name in set(Settings.model_fields) - set(sections):

@@ -7,6 +7,8 @@ chain_id = 5
 genesis_hash = "0x{"01" * 32}"
 node_registry = "0x{"00" * 19}11"
 task_registry = "0x{"00" * 19}22"
+data_registry = "0x{"00" * 19}44"
+receipt_registry = "0x{"00" * 19}55"
 """
 
 

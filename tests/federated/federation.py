@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, Result
 from tiny_app import RUN_CONFIG, SAMPLES, TRAIN_CONFIG, initial_weights, tiny_app
 
+from twopm_flower.chain.backends import deployment_of
 from twopm_flower.chain.devnet import DevnetProcess
 from twopm_flower.chain.evm import EvmConnector, EvmReader, deploy
 from twopm_flower.config import load_settings
@@ -26,7 +27,6 @@ from twopm_flower.federated.ceremony import (
     membership,
     node_card,
 )
-from twopm_flower.federated.chain_access import deployment_of
 from twopm_flower.federated.home import NodeHome, TaskFolder
 from twopm_flower.federated.progress import Progress
 from twopm_flower.federated.run_store import RunStore

@@ -3,6 +3,8 @@
 from twopm_flower.records.manifest import Exclusion, RoundManifest, Survivor, updates_root
 from twopm_flower.records.roster import Member, Roster
 from twopm_flower.records.statements import (
+    DataPublication,
+    Departure,
     Domain,
     EvaluationStatement,
     FingerprintStatement,
@@ -32,6 +34,8 @@ def statements(node=SIGNER.address):
     """One statement of each kind, every field another value."""
     return (
         Registration(node=node, sealing_key=d(1), nonce=2, deadline=2**53 - 1),
+        Departure(node=node, nonce=3, deadline=2**41),
+        DataPublication(node=node, dataset=d(1), version=2, commitment=d(3), samples=4),
         Membership(
             task_id=d(1),
             terms_digest=d(2),

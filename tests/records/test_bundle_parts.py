@@ -23,6 +23,8 @@ DEPLOYMENT = Deployment(
     chain_id=5,
     genesis_hash=d(1),
     node_registry="0x" + "00" * 19 + "11",
+    data_registry="0x" + "00" * 19 + "44",
+    receipt_registry="0x" + "00" * 19 + "55",
     task_registry="0x" + "00" * 19 + "22",
 )
 

@@ -37,6 +37,8 @@ from twopm_flower.records.manifest import (
 from twopm_flower.records.merkle import update_leaf
 from twopm_flower.records.roster import Member, Roster
 from twopm_flower.records.statements import (
+    DataPublication,
+    Departure,
     Domain,
     EvaluationStatement,
     FingerprintStatement,
@@ -133,6 +135,8 @@ def statements():
     node = SIGNERS[0].address
     return [
         Registration(node=node, sealing_key=SEALING[0].public, nonce=2, deadline=2**40),
+        Departure(node=node, nonce=3, deadline=2**41),
+        DataPublication(node=node, dataset=d(1), version=2, commitment=d(3), samples=4),
         Membership(
             task_id=d(1),
             terms_digest=d(2),

@@ -58,6 +58,8 @@ class SimulatedTask:
             chain_id=2_718_281_828,
             genesis_hash=word("genesis"),
             node_registry="0x" + "00" * 19 + "11",
+            data_registry="0x" + "00" * 19 + "44",
+            receipt_registry="0x" + "00" * 19 + "55",
             task_registry="0x" + "00" * 19 + "22",
         )
         self.task_id = word("task")

@@ -7,6 +7,7 @@ from checklist_outcome import outcome
 from memory_chain import word
 from run_simulator import RunSimulator, simulate
 
+from twopm_flower.records.bundle import Deployment
 from twopm_flower.records.statements import KeyDeal, sign
 
 
@@ -85,10 +86,11 @@ def test_rounds_out_of_order_fail():
     assert outcome(simulation, rounds=simulation.bundle.rounds[::-1])[0] == 1
 
 
-@pytest.mark.parametrize("field", ["chain_id", "genesis_hash", "node_registry", "task_registry"])
+@pytest.mark.parametrize("field", Deployment.model_fields)
 def test_a_bundle_of_another_deployment_fails(field):
     simulation = simulate()
-    other = {"chain_id": 1, "genesis_hash": word("other")}.get(field, "0x" + "00" * 19 + "44")
+    others = {"chain_id": 1, "genesis_hash": word("other"), "family": "ledger", "program": "p"}
+    other = others.get(field, "0x" + "00" * 19 + "99")
     deployment = simulation.bundle.deployment.model_copy(update={field: other})
     number, detail = outcome(simulation, deployment=deployment)
     assert number == 2

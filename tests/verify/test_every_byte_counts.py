@@ -71,7 +71,7 @@ def mutants(leaf):
         return [not leaf]
     text = leaf if isinstance(leaf, str) else repr(leaf)
     changed = []
-    for index in sorted({0, len(text) // 2, len(text) - 1}):
+    for index in sorted({0, len(text) // 2, len(text) - 1}) if text else ():
         other = text[:index] + _other(text[index]) + text[index + 1 :]
         try:
             changed.append(other if isinstance(leaf, str) else type(leaf)(other))

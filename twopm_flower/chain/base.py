@@ -1,24 +1,63 @@
-"""What the rest of the package asks of a chain, whatever chain it is.
+"""What the rest of the package asks of a chain, whatever chain it is, by capability.
+
+A backend offers a :class:`ChainReader` and a :class:`ChainConnector`, which are nothing but
+capabilities side by side. What is added later (proofs, rewards) is one more capability.
 
 Digests and task identifiers are ``0x`` and 64 lower-case hexadecimal digits, addresses are
-EIP-55, signatures are ``0x`` and 130 lower-case hexadecimal digits.
+EIP-55, signatures are ``0x`` and 130 lower-case hexadecimal digits. On every chain nodes are
+named by EIP-55 addresses and act by EIP-712 statements, which anybody relays and pays for.
+
+Every method raises ChainUnavailable when nobody answers, WrongChain when somebody else does,
+and every method that writes TransactionReverted when the chain's rules say no.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from twopm_flower.chain.calls import FinaliseCall, FinalRound, RoundCall, SignedTransaction
+from twopm_flower.chain.calls import (
+    AnchorCall,
+    AttestCall,
+    Call,
+    FinaliseCall,
+    FinalRound,
+    RoundCall,
+    SignedTransaction,
+)
+from twopm_flower.chain.facts import (
+    Attestation,
+    ChainEvent,
+    ChainStatus,
+    DataCommitment,
+    Finalisation,
+    Inclusion,
+    Member,
+    Receipt,
+    ReceiptAnchor,
+    RegisteredNode,
+    RoundRecord,
+    TaskPhase,
+    TaskState,
+)
 from twopm_flower.records.bundle import Deployment
 
 __all__ = [
+    "AnchorCall",
+    "AttestCall",
+    "Attestation",
+    "Call",
     "ChainConnector",
+    "ChainEvent",
     "ChainReader",
+    "ChainStatus",
+    "DataCommitment",
     "FinalRound",
     "Finalisation",
     "FinaliseCall",
+    "Inclusion",
     "Member",
     "Receipt",
+    "ReceiptAnchor",
+    "RegisteredNode",
     "RoundCall",
     "RoundRecord",
     "SignedTransaction",
@@ -26,156 +65,9 @@ __all__ = [
     "TaskState",
 ]
 
-TaskPhase = Literal["open", "running", "finalised", "cancelled"]
 
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a mined transaction left behind.
-
-    Attributes
-    ----------
-    transaction_hash : str
-        Its hash.
-    block_number : int
-        The block it is in.
-    gas_used : int
-        What it cost, in gas.
-    status : int
-        1; failed transactions are raised, never returned.
-    """
-
-    transaction_hash: str
-    block_number: int
-    gas_used: int
-    status: int
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """One record of a round, as the chain holds it.
-
-    Attributes
-    ----------
-    task_id : str
-        The task.
-    round, attempt : int
-        From 1; a later attempt supersedes an earlier one of the same round.
-    manifest_digest, updates_root : str
-        What was recorded.
-    head : str
-        The chained digest of all records up to this one.
-    block_number, block_hash, transaction_hash
-        Where it stands.
-    gas_used : int or None
-        What it cost, where the chain has gas and still tells.
-    """
-
-    task_id: str
-    round: int
-    attempt: int
-    manifest_digest: str
-    updates_root: str
-    head: str
-    block_number: int
-    block_hash: str
-    transaction_hash: str
-    gas_used: int | None
-
-
-@dataclass(frozen=True)
-class Finalisation:
-    """How a task ended: the model that a quorum of its members signed.
-
-    Attributes
-    ----------
-    task_id, model_digest, metrics_digest : str
-        What was signed.
-    head : str
-        The chained digest of all records.
-    signers : int
-        How many members signed.
-    block_number, block_hash, transaction_hash
-        Where it stands.
-    """
-
-    task_id: str
-    model_digest: str
-    metrics_digest: str
-    head: str
-    signers: int
-    block_number: int
-    block_hash: str
-    transaction_hash: str
-
-
-@dataclass(frozen=True)
-class TaskState:
-    """All that the chain stores of a task.
-
-    Attributes
-    ----------
-    task_id, coordinator, terms_digest : str
-        Which task, whose, under which terms.
-    state : {"open", "running", "finalised", "cancelled"}
-        Where it stands.
-    rounds : int
-        How many rounds it runs.
-    last_round, last_attempt : int
-        The last record; 0 before the first.
-    head, roster_digest : str
-        Chained digests of all records and of all memberships; zero before the first.
-    members, min_contributors, quorum : int
-        How many there are, are needed to start, and must sign the final model.
-    max_samples : int
-        The largest number of samples that a member may claim.
-    model_digest : str or None
-        The final model, once finalised.
-    """
-
-    task_id: str
-    coordinator: str
-    terms_digest: str
-    state: TaskPhase
-    rounds: int
-    last_round: int
-    last_attempt: int
-    head: str
-    roster_digest: str
-    members: int
-    min_contributors: int
-    quorum: int
-    max_samples: int
-    model_digest: str | None
-
-
-@dataclass(frozen=True)
-class Member:
-    """A node's membership of a task.
-
-    Attributes
-    ----------
-    node : str
-        Its address.
-    samples : int
-        How many samples it committed to.
-    data_commitment : str
-        Its salted commitment to them.
-    sealing_key : str
-        Its X25519 public key.
-    index : int
-        Its place in the roster, from 0.
-    """
-
-    node: str
-    samples: int
-    data_commitment: str
-    sealing_key: str
-    index: int
-
-
-class ChainReader(Protocol):
-    """What can be learnt from a chain. Every method raises ChainUnavailable or WrongChain."""
+class StatusReading(Protocol):
+    """Which chain it is, and how it is doing."""
 
     def deployment(self) -> Deployment:
         """Return the pinned deployment."""
@@ -195,6 +87,82 @@ class ChainReader(Protocol):
         """Return the number of the latest block."""
         ...
 
+    def status(self) -> ChainStatus:
+        """Return how the chain is doing."""
+        ...
+
+
+class EventReading(Protocol):
+    """Raw material of an event stream; :mod:`twopm_flower.chain.events` makes one of it."""
+
+    def block_hash(self, number: int) -> str | None:
+        """Return the hash of a block, or None where there is none with this number."""
+        ...
+
+    def events(self, first_block: int, last_block: int) -> tuple[ChainEvent, ...]:
+        """Return all events of our contracts in these blocks, both included, in order."""
+        ...
+
+
+class IdentityReading(Protocol):
+    """Who is registered."""
+
+    def registered_key(self, node: str) -> str | None:
+        """Return a node's sealing key, or None when it is not registered."""
+        ...
+
+    def registration_nonce(self, node: str) -> int:
+        """Return the nonce that the node's next registration or departure has to carry."""
+        ...
+
+    def nodes(self) -> tuple[RegisteredNode, ...]:
+        """Return the nodes on the register, in the order of their first registration."""
+        ...
+
+
+class Identity(IdentityReading, Protocol):
+    """Registers nodes, gives them other keys, and lets them go."""
+
+    def register_node(self, node: str, sealing_key: str, deadline: int, signature: str) -> Receipt:
+        """Relay a node's signed ``Registration``; a registered node gets another key.
+
+        `deadline` is in seconds since the epoch.
+        """
+        ...
+
+    def deregister_node(self, node: str, deadline: int, signature: str) -> Receipt:
+        """Relay a node's signed ``Departure``; its memberships remain."""
+        ...
+
+
+class DataReading(Protocol):
+    """What nodes committed to before they trained on it."""
+
+    def data_commitments(self, node: str, dataset: str | None = None) -> tuple[DataCommitment, ...]:
+        """Return a node's commitments, oldest first; of one dataset, or of all."""
+        ...
+
+
+class DataCommitments(DataReading, Protocol):
+    """Publishes salted commitments to datasets, version by version."""
+
+    def publish_data(
+        self,
+        node: str,
+        dataset: str,
+        version: int,
+        *,
+        commitment: str,
+        samples: int,
+        signature: str,
+    ) -> Receipt:
+        """Relay a node's signed ``DataPublication``; versions count from 1 without gaps."""
+        ...
+
+
+class TaskReading(Protocol):
+    """What tasks there are, and who takes part."""
+
     def task(self, task_id: str) -> TaskState:
         """Return a task; an unknown one raises TransactionReverted."""
         ...
@@ -203,42 +171,9 @@ class ChainReader(Protocol):
         """Return the roster in the order of joining, checked against its digest."""
         ...
 
-    def registered_key(self, node: str) -> str | None:
-        """Return a node's sealing key, or None when it is not registered."""
-        ...
 
-    def registration_nonce(self, node: str) -> int:
-        """Return the nonce that the node's next registration has to carry."""
-        ...
-
-    def round_records(self, task_id: str) -> tuple[RoundRecord, ...]:
-        """Return all records in order, superseded ones included, checked against the head."""
-        ...
-
-    def round_record(self, task_id: str, round_number: int, attempt: int) -> RoundRecord | None:
-        """Return one record, or None."""
-        ...
-
-    def finalisation(self, task_id: str) -> Finalisation | None:
-        """Return how the task was finalised, or None."""
-        ...
-
-
-class ChainConnector(ChainReader, Protocol):
-    """A reader that also writes, on behalf of one account.
-
-    Besides the errors of a reader, every method raises TransactionReverted when the contract
-    says no.
-    """
-
-    @property
-    def account(self) -> str:
-        """The account that pays, and that coordinates the tasks it creates."""
-        ...
-
-    def register_node(self, node: str, sealing_key: str, deadline: int, signature: str) -> Receipt:
-        """Relay a node's signed ``Registration``; `deadline` is in seconds since the epoch."""
-        ...
+class Tasks(TaskReading, Protocol):
+    """Creates tasks and moves them on; only a task's coordinator may."""
 
     def create_task(
         self,
@@ -269,6 +204,26 @@ class ChainConnector(ChainReader, Protocol):
         """Close the roster and start the rounds."""
         ...
 
+    def cancel_task(self, task_id: str, reason: str) -> Receipt:
+        """End a task without a model; `reason` has at most 256 bytes."""
+        ...
+
+
+class RoundReading(Protocol):
+    """What was recorded of a task's rounds, survivors included (``updates_root``)."""
+
+    def round_records(self, task_id: str) -> tuple[RoundRecord, ...]:
+        """Return all records in order, superseded ones included, checked against the head."""
+        ...
+
+    def round_record(self, task_id: str, round_number: int, attempt: int) -> RoundRecord | None:
+        """Return one record, or None."""
+        ...
+
+
+class Rounds(RoundReading, Protocol):
+    """Records rounds."""
+
     def record_round(
         self,
         task_id: str,
@@ -283,6 +238,41 @@ class ChainConnector(ChainReader, Protocol):
         ------
         RecordConflict
             This round and attempt are recorded with other digests.
+        """
+        ...
+
+
+class StatementReading(Protocol):
+    """What members stated together."""
+
+    def attestations(self, task_id: str) -> tuple[Attestation, ...]:
+        """Return what quorums attested of a task's rounds, oldest first."""
+        ...
+
+    def finalisation(self, task_id: str) -> Finalisation | None:
+        """Return how the task was finalised, or None."""
+        ...
+
+
+class Statements(StatementReading, Protocol):
+    """Brings what members signed to the chain."""
+
+    def attest_model(
+        self,
+        task_id: str,
+        last: FinalRound,
+        model_digest: str,
+        metrics_digest: str,
+        signatures: Mapping[str, str],
+    ) -> Attestation:
+        """State that a quorum signed the model of the last recorded round; the task goes on.
+
+        A round that is attested already with the same digests is success.
+
+        Raises
+        ------
+        RecordConflict
+            The round was attested with another model.
         """
         ...
 
@@ -303,21 +293,76 @@ class ChainConnector(ChainReader, Protocol):
         """
         ...
 
-    def cancel_task(self, task_id: str, reason: str) -> Receipt:
-        """End a task without a model."""
+
+class ReceiptReading(Protocol):
+    """Which batches of receipts were anchored."""
+
+    def receipt_anchor(self, issuer: str, root: str) -> ReceiptAnchor | None:
+        """Return where an issuer anchored a batch, or None."""
         ...
 
-    def sign_call(self, call: RoundCall | FinaliseCall) -> SignedTransaction:
-        """Sign what would record a round or finalise a task, without sending it.
+
+class Receipts(ReceiptReading, Protocol):
+    """Anchors batches of receipts."""
+
+    def anchor_receipts(self, root: str, count: int) -> ReceiptAnchor:
+        """Anchor a batch by its Merkle root; one that is anchored already is success.
+
+        Raises
+        ------
+        RecordConflict
+            The same root is anchored with another count.
+        """
+        ...
+
+
+class Delivering(Protocol):
+    """The steps of getting a call onto the chain, for an outbox that survives a crash.
+
+    An outbox stores what :meth:`sign_call` returns before it broadcasts, so that the same bytes
+    are sent again after a restart.
+    """
+
+    @property
+    def account(self) -> str:
+        """The account that pays."""
+        ...
+
+    def next_nonce(self) -> int | None:
+        """Return the nonce that the account's next transaction takes; None without nonces."""
+        ...
+
+    def sign_call(
+        self,
+        call: Call,
+        *,
+        nonce: int | None = None,
+        replacing: SignedTransaction | None = None,
+    ) -> SignedTransaction:
+        """Sign what would do a call, without sending it.
+
+        Parameters
+        ----------
+        call : Call
+        nonce : int, optional
+            The nonce to use, where there are nonces; the next one otherwise.
+        replacing : SignedTransaction, optional
+            A transaction of the same call and nonce that this one has to outbid.
 
         Raises
         ------
         TransactionReverted
-            The contract would refuse it.
+            The chain's rules would refuse it.
         """
         ...
 
-    def already_done(self, call: RoundCall | FinaliseCall) -> str | None:
+    def sign_filler(
+        self, nonce: int, *, replacing: SignedTransaction | None = None
+    ) -> SignedTransaction:
+        """Sign a transaction that does nothing but use up a nonce which nothing else will."""
+        ...
+
+    def already_done(self, call: Call) -> str | None:
         """Return the hash of the transaction that did exactly this, or None.
 
         Raises
@@ -333,16 +378,52 @@ class ChainConnector(ChainReader, Protocol):
         Returns
         -------
         bool
-            False when it can never be mined any more, because its nonce was used by another.
+            False when it can never get into a block any more: its nonce was used by another,
+            or its time is over.
         """
         ...
 
+    def inclusion(self, transaction_hash: str) -> Inclusion | None:
+        """Return where a transaction stands, or None while it is in no block."""
+        ...
+
     def wait(self, transaction_hash: str, *, timeout_s: float | None = None) -> Receipt:
-        """Wait until a transaction is mined.
+        """Wait until a transaction is in a block.
 
         Raises
         ------
         ChainUnavailable
-            Not mined in time.
+            Not in time.
         """
         ...
+
+
+class ChainReader(
+    StatusReading,
+    EventReading,
+    IdentityReading,
+    DataReading,
+    TaskReading,
+    RoundReading,
+    StatementReading,
+    ReceiptReading,
+    Protocol,
+):
+    """All that can be learnt from a chain."""
+
+
+class ChainConnector(
+    ChainReader,
+    Identity,
+    DataCommitments,
+    Tasks,
+    Rounds,
+    Statements,
+    Receipts,
+    Delivering,
+    Protocol,
+):
+    """A reader that also writes, on behalf of one account.
+
+    The account pays, and coordinates the tasks that it creates.
+    """

@@ -37,8 +37,8 @@ class RoundCall:
 
 
 @dataclass(frozen=True)
-class FinaliseCall:
-    """What ends a task; `signatures` maps each signing member to its signature."""
+class ModelCall:
+    """A model that members signed; `signatures` maps each signing member to its signature."""
 
     task_id: str
     last: FinalRound
@@ -54,11 +54,58 @@ class FinaliseCall:
 
 
 @dataclass(frozen=True)
+class FinaliseCall(ModelCall):
+    """What ends a task."""
+
+
+@dataclass(frozen=True)
+class AttestCall(ModelCall):
+    """What attests the model of the last recorded round of a task that goes on.
+
+    `round` is that round.
+    """
+
+    round: int
+
+
+@dataclass(frozen=True)
+class AnchorCall:
+    """What anchors a batch of receipts."""
+
+    root: str
+    count: int
+
+    def __post_init__(self) -> None:
+        hexadecimal(self.root, 32)
+
+
+Call = RoundCall | FinaliseCall | AttestCall | AnchorCall
+"""All that an outbox can deliver."""
+
+
+@dataclass(frozen=True)
 class SignedTransaction:
-    """Bytes that may be broadcast any number of times and take effect at most once."""
+    """Bytes that may be broadcast any number of times and take effect at most once.
+
+    Attributes
+    ----------
+    raw : bytes
+        As they are broadcast.
+    transaction_hash : str
+        What the chain finds the transaction by.
+    nonce : int or None
+        The nonce that it uses up; None where a chain has none.
+    fee : int
+        What it bids at most per unit of work, in the chain's smallest unit.
+    expires_at : int or None
+        The last block that it can get into, where transactions expire.
+    """
 
     raw: bytes
     transaction_hash: str
+    nonce: int | None = None
+    fee: int = 0
+    expires_at: int | None = None
 
 
 def hexadecimal(text: str, size: int) -> bytes:

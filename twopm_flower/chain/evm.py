@@ -275,6 +275,8 @@ def deploy(
         genesis_hash=genesis,
         node_registry=node_registry,
         task_registry=place("TaskRegistry", node_registry),
+        data_registry=node_registry,
+        receipt_registry=node_registry,
     )
 
 

@@ -76,7 +76,7 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
     chain = deploy_contracts(
         home_of(home), rpc, key, out, password_file=password_file, devnet_folder=devnet_folder
     )
-    named = ("chain_id", "genesis_hash", "node_registry", "task_registry")
+    named = ("family", "chain_id", "genesis_hash", "node_registry", "task_registry")
     shown = {**chain.model_dump(include=set(named)), "file": str(out)}
     if json:
         print_json(shown)

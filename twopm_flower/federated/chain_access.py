@@ -1,31 +1,20 @@
 """From an operator's settings to the chain: the pinned deployment, a reader, a connector."""
 
+from typing import Any
+
+from twopm_flower.chain.backends import backend
 from twopm_flower.chain.base import ChainConnector, ChainReader
-from twopm_flower.chain.evm import EvmConnector, EvmReader
 from twopm_flower.config import ChainSettings, Settings
 from twopm_flower.errors import ConfigError
-from twopm_flower.records.bundle import Deployment
-from twopm_flower.records.fields import checksum_address
-from twopm_flower.signer.keystore import LocalSigner
-
-
-def deployment_of(chain: ChainSettings) -> Deployment:
-    """Return the deployment that an operator pinned, as statements and bundles name it."""
-    return Deployment(
-        chain_id=chain.chain_id,
-        genesis_hash=chain.genesis_hash.lower(),
-        node_registry=checksum_address(chain.node_registry),
-        task_registry=checksum_address(chain.task_registry),
-    )
 
 
 def open_reader(chain: ChainSettings) -> ChainReader:
     """Return a reader of the pinned chain; it connects when first asked."""
-    return EvmReader(chain.rpc_url, deployment_of(chain), request_timeout_s=chain.timeout_s)
+    return backend(chain.family).open_reader(chain)
 
 
-def coordinator_signer(settings: Settings) -> LocalSigner:
-    """Return the account that coordinates and pays.
+def coordinator_signer(settings: Settings, *, family: str = "evm") -> Any:
+    """Return a signer for the account that coordinates and pays, on one family of chains.
 
     Raises
     ------
@@ -39,7 +28,7 @@ def coordinator_signer(settings: Settings) -> LocalSigner:
             hint="Run 'twopm chain use chain.toml --key FILE'.",
         )
     password_file = settings.in_home(settings.coordinator.key_password_file)
-    return LocalSigner.from_file(file, password_file=password_file)
+    return backend(family).open_signer(file, password_file=password_file)
 
 
 def open_connector(settings: Settings, chain: ChainSettings | None = None) -> ChainConnector:
@@ -58,9 +47,5 @@ def open_connector(settings: Settings, chain: ChainSettings | None = None) -> Ch
         No chain or no key is configured, or the key cannot be used.
     """
     chain = settings.require_chain() if chain is None else chain
-    return EvmConnector(
-        chain.rpc_url,
-        deployment_of(chain),
-        coordinator_signer(settings),
-        request_timeout_s=chain.timeout_s,
-    )
+    signer = coordinator_signer(settings, family=chain.family)
+    return backend(chain.family).open_connector(chain, signer)

@@ -14,6 +14,7 @@ from typing import Any
 import tomli_w
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from twopm_flower.chain.backends import deployment_of
 from twopm_flower.config import CONFIG_FILE, default_home
 from twopm_flower.errors import KeyCeremonyError, RecordError
 from twopm_flower.federated import wire
@@ -24,7 +25,6 @@ from twopm_flower.federated.ceremony import (
     membership,
     node_card,
 )
-from twopm_flower.federated.chain_access import deployment_of
 from twopm_flower.federated.exchange import FloatArrays
 from twopm_flower.federated.home import NodeHome, TaskFolder, write_atomically
 from twopm_flower.federated.wire_fields import bytes_field, text_field

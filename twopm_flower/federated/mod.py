@@ -10,6 +10,7 @@ from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
+from twopm_flower.chain.backends import deployment_of
 from twopm_flower.config import default_home
 from twopm_flower.errors import (
     ConfigError,
@@ -26,7 +27,7 @@ from twopm_flower.federated import enrolment, wire
 from twopm_flower.federated.active import working_for
 from twopm_flower.federated.app_bundle import app_bundle_digest, running_app_folder
 from twopm_flower.federated.ceremony import check_key
-from twopm_flower.federated.chain_access import deployment_of, open_reader
+from twopm_flower.federated.chain_access import open_reader
 from twopm_flower.federated.exchange import (
     Arrays,
     CloseOrder,

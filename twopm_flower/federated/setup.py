@@ -4,11 +4,12 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from twopm_flower.chain.backends import deployment_of
 from twopm_flower.config import Settings
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.app_bundle import app_bundle_digest, running_app_folder
 from twopm_flower.federated.ceremony import check_deal, key_id_of
-from twopm_flower.federated.chain_access import deployment_of, open_connector
+from twopm_flower.federated.chain_access import open_connector
 from twopm_flower.federated.exchange import Arrays
 from twopm_flower.federated.excluded import local_digest, split
 from twopm_flower.federated.home import TaskFolder

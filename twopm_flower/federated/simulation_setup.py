@@ -6,10 +6,10 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from twopm_flower.chain.devnet import DevnetProcess
-from twopm_flower.chain.evm import EvmConnector, deploy
-from twopm_flower.config import Settings
-from twopm_flower.errors import QuorumError
+from twopm_flower.chain.backends import LocalChain, backend
+from twopm_flower.chain.base import ChainConnector
+from twopm_flower.config import ChainSettings, Settings
+from twopm_flower.errors import QuorumError, RecordError
 from twopm_flower.federated import enrolment, wire
 from twopm_flower.federated.ceremony import check_deal, key_id_of, member_of
 from twopm_flower.federated.exchange import Arrays
@@ -33,6 +33,7 @@ class SimulationSetup:
     def __init__(self, grid: Grid, settings: Settings, options: SimulationOptions) -> None:
         self._grid = grid
         self._options = options
+        self._backend = backend("evm")
         self._folder = settings.home / "simulation"
         self._runs = settings.home / "runs"
 
@@ -52,7 +53,7 @@ class SimulationSetup:
             Too few nodes, or they disagree about the app or its configuration.
         """
         log.warning("ALL ROLES ON ONE MACHINE: keys, nodes and chain of this run are simulated")
-        devnet = DevnetProcess(self._folder / "chain").start()
+        devnet = self._backend.local_chain(self._folder / "chain").start()
         try:
             return self._run(devnet, initial, rounds, train_config, evaluate_config)
         except BaseException:
@@ -61,14 +62,15 @@ class SimulationSetup:
 
     def _run(
         self,
-        devnet: DevnetProcess,
+        devnet: LocalChain,
         initial: Arrays,
         rounds: int,
         train_config: dict[str, Any],
         evaluate_config: dict[str, Any],
     ) -> PreparedRun:
         deployment = self._deployment(devnet)
-        connector = EvmConnector(devnet.url, deployment, devnet.signer)
+        chain = ChainSettings(rpc_url=devnet.url, **deployment.model_dump())
+        connector = self._backend.open_connector(chain, devnet.signer)
         trained = self._ask(
             "enrol",
             {"chain": _chain_fields(devnet, deployment)},
@@ -134,19 +136,23 @@ class SimulationSetup:
             _closers=[devnet.stop],
         )
 
-    def _deployment(self, devnet: DevnetProcess) -> Deployment:
+    def _deployment(self, devnet: LocalChain) -> Deployment:
         file = self._folder / "deployment.json"
         if file.exists():
-            deployment = Deployment.from_bytes(file.read_bytes())
-            if deployment.chain_id == devnet.chain_id:
+            try:
+                deployment = Deployment.from_bytes(file.read_bytes())
+            except RecordError:
+                # Written by another version, whose contracts are not these.
+                deployment = None
+            if deployment is not None and deployment.chain_id == devnet.chain_id:
                 return deployment
-        deployment = deploy(devnet.url, devnet.signer)
+        deployment = self._backend.deploy(devnet.url, devnet.signer)
         file.write_bytes(deployment.to_bytes())
         return deployment
 
     def _join(
         self,
-        connector: EvmConnector,
+        connector: ChainConnector,
         terms: TaskTerms,
         cards: dict[int, NodeCard],
         samples: dict[str, int],
@@ -255,7 +261,7 @@ def _warn_of_minority(quorum: int, members: int) -> None:
         )
 
 
-def _chain_fields(devnet: DevnetProcess, deployment: Deployment) -> bytes:
+def _chain_fields(devnet: LocalChain, deployment: Deployment) -> bytes:
     return canonical_bytes({**deployment.to_json(), "rpc_url": devnet.url})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from twopm_flower.chain.backends import backend
 from twopm_flower.chain.base import ChainReader
 from twopm_flower.config import ChainSettings
 from twopm_flower.errors import ChainUnavailable, ConfigError
@@ -40,7 +41,7 @@ def read_chain_file(path: Path) -> ChainSettings:
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
             f"{path}: {where}: {first['msg']}",
-            hint="It has rpc_url, chain_id, genesis_hash, node_registry and task_registry.",
+            hint="The coordinator's 'twopm chain deploy' writes one.",
         ) from error
 
 
@@ -57,10 +58,7 @@ def make_chain_settings(
     """Return the settings that pin a deployment behind an endpoint."""
     return ChainSettings(
         rpc_url=rpc_url,
-        chain_id=deployment.chain_id,
-        genesis_hash=deployment.genesis_hash,
-        node_registry=deployment.node_registry,
-        task_registry=deployment.task_registry,
+        **deployment.model_dump(),
         devnet_folder=devnet_folder,
     )
 
@@ -76,18 +74,13 @@ def open_any_reader(chain: ChainSettings) -> ChainReader:
     ChainUnavailable, WrongChain
         Nobody answers, or somebody else does.
     """
-    # web3 takes a second to import, which commands without a chain should not pay.
-    from twopm_flower.chain.devnet import open_read_only  # noqa: PLC0415
-    from twopm_flower.chain.evm import EvmReader  # noqa: PLC0415
-    from twopm_flower.federated.chain_access import deployment_of, open_reader  # noqa: PLC0415
-
-    reader = open_reader(chain)
+    reader = backend(chain.family).open_reader(chain)
     try:
         reader.check()
     except ChainUnavailable:
-        folder = chain.devnet_folder
-        if folder is None or not (folder / "chain.sqlite").exists():
+        offline = backend(chain.family).open_offline(chain)
+        if offline is None:
             raise
-        reader = EvmReader(open_read_only(folder), deployment_of(chain))
+        reader = offline
         reader.check()
     return reader

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
+from twopm_flower.chain.backends import deployment_of
 from twopm_flower.chain.base import ChainConnector, ChainReader, TaskState
 from twopm_flower.config import load_settings
 from twopm_flower.errors import ConfigError, ProtocolViolation, QuorumError, RecordError
 from twopm_flower.federated.ceremony import check_deal
-from twopm_flower.federated.chain_access import deployment_of
 from twopm_flower.federated.exchange import Arrays
 from twopm_flower.federated.excluded import local_digest, split
 from twopm_flower.federated.home import NodeHome, TaskFolder, write_atomically

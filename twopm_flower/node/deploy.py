@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from twopm_flower.chain.evm import deploy
+from twopm_flower.chain.backends import backend
 from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.home import write_atomically
 from twopm_flower.node.chain_file import chain_toml, make_chain_settings
 from twopm_flower.node.provision import configure_home, make_home
-from twopm_flower.signer.keystore import LocalSigner
 
 
 def deploy_contracts(
@@ -19,6 +18,7 @@ def deploy_contracts(
     *,
     password_file: Path | None = None,
     devnet_folder: Path | None = None,
+    family: str = "evm",
 ) -> ChainSettings:
     """Place both contracts, write the public chain file, and pin the chain in this home.
 
@@ -36,6 +36,8 @@ def deploy_contracts(
         The password of an encrypted key.
     devnet_folder : Path, optional
         The embedded chain's folder. It stays out of the public file: it is of no use elsewhere.
+    family : str
+        The chain backend.
 
     Raises
     ------
@@ -51,11 +53,13 @@ def deploy_contracts(
             f"{home} pins a chain already: {pinned.rpc_url}, contract {pinned.task_registry}",
             hint="Use another home for other contracts: TWOPM_HOME=FOLDER.",
         )
+    chosen = backend(family)
+    signer = chosen.open_signer(key, password_file=password_file)
     # Whatever can be refused is refused here: the next line spends.
     make_home(home)
     if out.is_dir():
         raise ConfigError(f"{out} is a folder", hint="Name the file: --out chain.toml.")
-    deployment = deploy(rpc_url, LocalSigner.from_file(key, password_file=password_file))
+    deployment = chosen.deploy(rpc_url, signer)
     write_atomically(out, chain_toml(make_chain_settings(rpc_url, deployment)).encode())
     folder = None if devnet_folder is None else devnet_folder.absolute()
     chain = make_chain_settings(rpc_url, deployment, devnet_folder=folder)

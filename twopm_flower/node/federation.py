@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from twopm_flower.chain.backends import LocalChain, backend
 from twopm_flower.chain.base import ChainConnector, ChainReader
-from twopm_flower.chain.devnet import DevnetProcess
-from twopm_flower.chain.evm import EvmConnector, deploy
 from twopm_flower.config import ChainSettings
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.chain_access import open_reader
@@ -69,6 +68,8 @@ class LocalFederation(Lifetime):
         How many nodes, from 2 to 10.
     told : callable, optional
         Is told each step in one line, as it is done; may be replaced at any time.
+    family : str
+        The chain backend.
 
     Raises
     ------
@@ -77,7 +78,12 @@ class LocalFederation(Lifetime):
     """
 
     def __init__(
-        self, folder: Path, nodes: int, *, told: Callable[[str], None] | None = None
+        self,
+        folder: Path,
+        nodes: int,
+        *,
+        told: Callable[[str], None] | None = None,
+        family: str = "evm",
     ) -> None:
         if not 2 <= nodes <= len(NODE_NAMES):
             raise ConfigError(f"there can be 2 to {len(NODE_NAMES)} nodes here, not {nodes}")
@@ -85,7 +91,8 @@ class LocalFederation(Lifetime):
         self.coordinator = self.folder / "coordinator"
         self.homes = {name: self.folder / name for name in NODE_NAMES[:nodes]}
         self.chain_folder = self.folder / "chain"
-        self.devnet = DevnetProcess(self.chain_folder)
+        self.backend = backend(family)
+        self.devnet: LocalChain = self.backend.local_chain(self.chain_folder)
         self.told = told or (lambda _: None)
         self._chain: ChainSettings | None = None
 
@@ -100,12 +107,12 @@ class LocalFederation(Lifetime):
         """Start the chain, place the contracts, and set up every home."""
         self.devnet.start()
         signer = self.devnet.signer
-        deployment = deploy(self.devnet.url, signer)
-        self.told(f"chain {deployment.chain_id} at {self.devnet.url}, 2 contracts placed")
+        deployment = self.backend.deploy(self.devnet.url, signer)
+        self.told(f"{self.backend.family} chain at {self.devnet.url}, contracts placed")
         self._chain = make_chain_settings(
             self.devnet.url, deployment, devnet_folder=self.chain_folder
         )
-        self.connector: ChainConnector = EvmConnector(self.devnet.url, deployment, signer)
+        self.connector: ChainConnector = self.backend.open_connector(self._chain, signer)
         self._make_homes(self._chain)
         return self
 
@@ -115,7 +122,7 @@ class LocalFederation(Lifetime):
         Its homes are its own, below `folder`, and so are its nodes' keys; the coordinator pays
         from the same account.
         """
-        other = LocalFederation(folder, len(self.homes))
+        other = LocalFederation(folder, len(self.homes), family=self.backend.family)
         other.devnet, other.chain_folder = self.devnet, self.chain_folder
         other._chain, other.connector = self.chain, self.connector
         other._make_homes(self.chain)

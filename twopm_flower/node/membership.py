@@ -4,10 +4,10 @@ import json
 import logging
 from pathlib import Path
 
+from twopm_flower.chain.backends import deployment_of
 from twopm_flower.chain.base import ChainReader, TaskState
 from twopm_flower.errors import ConfigError, KeyCeremonyError, ProtocolViolation, QuorumError
 from twopm_flower.federated import ceremony
-from twopm_flower.federated.chain_access import deployment_of
 from twopm_flower.federated.home import NodeHome, write_atomically
 from twopm_flower.node.coordinate import Invitation
 from twopm_flower.node.local_data import DataSource, choose_rows, load_choice

@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from twopm_flower.chain.backends import deployment_of
 from twopm_flower.config import (
     CONFIG_FILE,
     ChainSettings,
@@ -15,7 +16,6 @@ from twopm_flower.config import (
 )
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.ceremony import node_card
-from twopm_flower.federated.chain_access import deployment_of
 from twopm_flower.federated.home import NodeHome, write_atomically
 from twopm_flower.node.chain_file import chain_toml
 from twopm_flower.node.handed_over import CARD, read_handed_over

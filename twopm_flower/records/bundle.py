@@ -5,7 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from twopm_flower.records.fields import Address, Digest, Hex, Record, Uint53
+from twopm_flower.records.fields import (
+    Address,
+    ChainFamily,
+    Digest,
+    Hex,
+    Record,
+    TransactionHash,
+    Uint53,
+)
 from twopm_flower.records.manifest import OpenedMetrics, RoundManifest
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.statements import (
@@ -37,18 +45,27 @@ class Deployment(Record):
 
     Attributes
     ----------
+    family : str
+        What kind of chain: the name of a chain backend, such as ``evm``.
     chain_id : int
-        EIP-155 chain id.
+        EIP-155 chain id, or what stands for it in statements on another kind of chain.
     genesis_hash : str
         Hash of block 0, because chain ids are not unique.
-    node_registry, task_registry : str
-        EIP-55 addresses of the contracts.
+    program : str
+        The program in its chain's own spelling, where contracts have no EIP-55 address of
+        their own; empty otherwise.
+    node_registry, task_registry, data_registry, receipt_registry : str
+        EIP-55 addresses of the contracts, or what stands for them in statements.
     """
 
+    family: ChainFamily = "evm"
     chain_id: Uint53
     genesis_hash: Digest
+    program: Annotated[str, Field(max_length=100)] = ""
     node_registry: Address
     task_registry: Address
+    data_registry: Address
+    receipt_registry: Address
 
     @property
     def domain(self) -> Domain:
@@ -60,11 +77,16 @@ class Deployment(Record):
         """The EIP-712 domain of node registrations."""
         return Domain(chain_id=self.chain_id, verifying_contract=self.node_registry)
 
+    @property
+    def data_domain(self) -> Domain:
+        """The EIP-712 domain of data publications."""
+        return Domain(chain_id=self.chain_id, verifying_contract=self.data_registry)
+
 
 class ChainRecord(Record):
     """Where on chain a round is recorded, as the coordinator saw it."""
 
-    transaction_hash: Digest
+    transaction_hash: TransactionHash
     block_number: Uint53
     block_hash: Digest
     head: Digest
@@ -74,7 +96,7 @@ class ChainRecord(Record):
 class Finalisation(Record):
     """Where on chain the final model is recorded."""
 
-    transaction_hash: Digest
+    transaction_hash: TransactionHash
     block_number: Uint53
     model_digest: Digest
     metrics_digest: Digest

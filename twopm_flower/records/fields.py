@@ -47,6 +47,12 @@ def _parse_uint64(value: Any) -> Any:
     return value
 
 
+def _transaction_hash(value: str) -> str:
+    if len(value) not in (66, 130) or not _HEX.fullmatch(value):
+        raise ValueError("not 0x and 64 or 128 lower-case hexadecimal digits")
+    return value
+
+
 def _hexadecimal(value: str) -> str:
     if not _HEX.fullmatch(value):
         raise ValueError("not 0x and lower-case hexadecimal digits")
@@ -56,6 +62,7 @@ def _hexadecimal(value: str) -> str:
 Digest = Annotated[str, AfterValidator(_digest)]
 Address = Annotated[str, AfterValidator(_address)]
 Signature = Annotated[str, AfterValidator(_signature)]
+TransactionHash = Annotated[str, AfterValidator(_transaction_hash)]
 Hex = Annotated[str, AfterValidator(_hexadecimal)]
 Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
 Uint53 = Annotated[int, Field(ge=0, lt=2**53)]
@@ -68,6 +75,7 @@ Uint64 = Annotated[
 ]
 Round = Annotated[int, Field(ge=1, lt=2**32)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+ChainFamily = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
 def checksum_address(value: str) -> str:

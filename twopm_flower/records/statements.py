@@ -125,6 +125,36 @@ class Registration(Statement):
     deadline: Uint53
 
 
+class Departure(Statement):
+    """A node leaves the node registry."""
+
+    TYPES: ClassVar[Fields] = {
+        **_NODE,
+        "nonce": ("nonce", "uint256"),
+        "deadline": ("deadline", "uint256"),
+    }
+    node: Address
+    nonce: Uint53
+    deadline: Uint53
+
+
+class DataPublication(Statement):
+    """A node commits to one version of a dataset, under a salt, for the data registry."""
+
+    TYPES: ClassVar[Fields] = {
+        **_NODE,
+        "dataset": ("dataset", "bytes32"),
+        "version": ("version", "uint32"),
+        "commitment": ("commitment", "bytes32"),
+        "samples": ("samples", "uint64"),
+    }
+    node: Address
+    dataset: Digest
+    version: Round
+    commitment: Digest
+    samples: Uint53
+
+
 class Membership(Statement):
     """A node joins a task with a number of samples and a salted commitment to its data."""
 

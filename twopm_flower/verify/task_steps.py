@@ -53,7 +53,7 @@ def check_task(subject: Subject) -> str:
     bundle = subject.bundle
     terms, roster, stated = bundle.terms, bundle.roster, bundle.deployment
     pinned = chain.deployment()
-    for field in ("chain_id", "genesis_hash", "node_registry", "task_registry"):
+    for field in type(stated).model_fields:
         require(
             getattr(stated, field), getattr(pinned, field), f"deployment.{field}", "the chain's is"
         )

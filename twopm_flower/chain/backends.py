@@ -44,6 +44,11 @@ class LocalChain(Protocol):
         ...
 
     @property
+    def is_running(self) -> bool:
+        """Whether its process runs."""
+        ...
+
+    @property
     def pid(self) -> int:
         """The process id while it runs."""
         ...

@@ -200,6 +200,11 @@ class DevnetProcess:
         return LocalSigner.from_file(self.folder / "account.key")
 
     @property
+    def is_running(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """The process id while it runs."""
         if self._process is None:

@@ -5,13 +5,15 @@ import signal
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from twopm_flower.chain.backends import backend
 from twopm_flower.chain.devnet import Devnet, serve
 from twopm_flower.cli.output import Home, Json, fields, home_of, plain, print_json, say, short
 from twopm_flower.config import ChainSettings, load_settings
+from twopm_flower.errors import ChainUnavailable
 from twopm_flower.node.chain_file import open_any_reader, read_chain_file
 from twopm_flower.node.delivery import deliver as deliver_records
 from twopm_flower.node.deploy import deploy_contracts
@@ -23,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, help="The embedded chain, the contracts,
 PasswordFile = Annotated[
     Path | None, typer.Option(help="The file whose first line opens an encrypted key (0600).")
 ]
+Family = Annotated[str, typer.Option(help="The kind of chain: evm, solana, or ledger.")]
 ChainFile = Annotated[
     Path | None, typer.Option("--chain", help="A chain.toml.", show_default="the home's own")
 ]
@@ -33,28 +36,30 @@ def devnet(
     folder: Annotated[Path, typer.Option(help="Where the chain is kept.")] = Path("chain"),
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 lets the system choose.")] = 8545,
+    family: Family = "evm",
     json: Json = False,
 ) -> None:
-    """Run the embedded chain until Ctrl-C. It is kept, and goes on where it stopped."""
+    """Run a local chain until Ctrl-C. It is kept, and goes on where it stopped."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
 
-    def ready(url: str, chain: Devnet) -> None:
-        shown = {
-            "url": url,
-            "chain_id": chain.chain_id,
-            "genesis_hash": chain.genesis_hash,
-            "account": chain.signer.address,
-            "key": str((folder / "account.key").absolute()),
-        }
+    def tell(shown: dict[str, Any]) -> None:
+        shown["key"] = str((folder / "account.key").absolute())
         if json:
             typer.echo(json_format.dumps(shown))
         else:
             fields(shown)
             say("The chain is running; Ctrl-C ends it.")
 
-    serve(folder, host, port, ready=ready, stop=stop)
+    if family == "evm":
+        serve(folder, host, port, ready=lambda url, node: tell(_told(url, node)), stop=stop)
+        return
+    with backend(family).local_chain(folder, port=port) as process:
+        tell({"url": process.url, "chain_id": process.chain_id})
+        while not stop.wait(0.5):
+            if not process.is_running:
+                raise ChainUnavailable(f"the {family} chain at {process.url} has ended")
 
 
 @app.command(
@@ -64,6 +69,7 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
     rpc: Annotated[str, typer.Option(help="The chain's JSON-RPC endpoint.")],
     key: Annotated[Path, typer.Option(help="The key file of the account that pays (0600).")],
     out: Annotated[Path, typer.Option(help="Where the public file goes.")] = Path("chain.toml"),
+    family: Family = "evm",
     password_file: PasswordFile = None,
     devnet_folder: Annotated[
         Path | None,
@@ -73,11 +79,17 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
     json: Json = False,
 ) -> None:
     """Deploy the contracts, write chain.toml, and make this home the coordinator's."""
-    chain = deploy_contracts(
-        home_of(home), rpc, key, out, password_file=password_file, devnet_folder=devnet_folder
+    pinned = deploy_contracts(
+        home_of(home),
+        rpc,
+        key,
+        out,
+        password_file=password_file,
+        devnet_folder=devnet_folder,
+        family=family,
     )
     named = ("family", "chain_id", "genesis_hash", "node_registry", "task_registry")
-    shown = {**chain.model_dump(include=set(named)), "file": str(out)}
+    shown = {**pinned.model_dump(include=set(named)), "file": str(out)}
     if json:
         print_json(shown)
         return
@@ -177,6 +189,15 @@ def events(
         )
     if final is not None:
         say(f"  finalised block {final.block_number}  model {short(final.model_digest)}")
+
+
+def _told(url: str, node: Devnet) -> dict[str, Any]:
+    return {
+        "url": url,
+        "chain_id": node.chain_id,
+        "genesis_hash": node.genesis_hash,
+        "account": node.signer.address,
+    }
 
 
 def _chain(home: Path | None, file: Path | None) -> ChainSettings:

@@ -64,6 +64,9 @@ def demo(
         Privacy,
         typer.Option(help="one-time-key withstands colluding nodes; plaintext encrypts nothing."),
     ] = Privacy.SHARED_KEY,
+    chain: Annotated[
+        str, typer.Option(help="Where rounds are recorded: evm, solana, or ledger.")
+    ] = "evm",
     keep: Annotated[
         Path | None,
         typer.Option(help="Folder for everything.", show_default="$TWOPM_HOME/demo/..."),
@@ -84,6 +87,7 @@ def demo(
         subject=subject.value,
         setup=setup.value,
         privacy=privacy.value,
+        chain=chain,
         simulation=simulation,
         data=data,
         require_real=require_real,

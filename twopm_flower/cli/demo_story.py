@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from twopm_flower.chain.backends import backend
 from twopm_flower.cli.demo_comparison import (
     Comparison,
     PlaintextRun,
@@ -17,6 +18,7 @@ from twopm_flower.cli.demo_comparison import (
     simulate_plaintext,
 )
 from twopm_flower.datasets import StudentTable, load_students
+from twopm_flower.errors import ConfigError
 from twopm_flower.federated.home import TaskFolder
 from twopm_flower.federated.run_store import Timings
 from twopm_flower.federated.submitted_app import submitted_app_digest
@@ -60,6 +62,8 @@ class DemoOptions:
     subject, setup : str
         See :mod:`twopm_flower.datasets`.
     privacy : {"shared-key", "one-time-key", "plaintext"}
+    chain : str
+        The chain backend.
     simulation : bool
         Flower's simulation engine in place of a deployment.
     data : Path or None
@@ -72,6 +76,7 @@ class DemoOptions:
     subject: str = "mat"
     setup: str = "A"
     privacy: TrustMode = "shared-key"
+    chain: str = "evm"
     simulation: bool = False
     data: Path | None = None
     require_real: bool = False
@@ -121,7 +126,15 @@ def run_demo(folder: Path, options: DemoOptions, teller: Teller) -> DemoResult:
         Real data was insisted on, and there is none.
     DeploymentError
         The run failed; its reason is quoted.
+    ConfigError
+        There is no such chain, or not in simulation.
     """
+    backend(options.chain)
+    if options.simulation and options.chain != "evm":
+        raise ConfigError(
+            f"a simulation records on the embedded EVM chain, not on {options.chain}",
+            hint="Leave --simulation out, or --chain.",
+        )
     with _warning_to(teller):
         table = load_students(
             options.subject, options.data, require_real=options.require_real, progress=False
@@ -188,7 +201,9 @@ def _deploy(scene: _Scene) -> DemoResult:
     settings = TaskSettings(synthetic=scene.table.is_synthetic)
     data = DataSource(path=scene.table.path, allow_download=False)
     teller.doing("starting the chain, making keys, agreeing on a task")
-    with LocalFederation(scene.folder, nodes, told=teller.done) as federation:
+    with LocalFederation(
+        scene.folder, nodes, told=teller.done, family=scene.options.chain
+    ) as federation:
         task = federation.prepare(
             scene.run_config, settings, app_bundle=submitted_app_digest(scene.app), data=data
         )

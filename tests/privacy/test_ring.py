@@ -99,6 +99,18 @@ def test_compiled_and_numpy_agree_bit_for_bit(seed, rows, edge, share):
     assert np.array_equal(ring_numba.products(polynomials.copy(), factor), by_numpy)
 
 
+@given(
+    word=st.integers(0, 2**64 - 1) | st.integers(2**64 - 9, 2**64 - 1),
+    factor=st.integers(0, MODULUS - 1) | st.integers(MODULUS - 9, MODULUS - 1),
+)
+def test_any_word_times_a_residue_stays_below_four_times_the_modulus(word, factor):
+    quotient = np.uint64((factor << 64) // MODULUS)
+    product = int(ring_numba._times(np.uint64(word), np.uint64(factor), quotient))
+    assert product < 4 * MODULUS
+    assert product % MODULUS == word * factor % MODULUS
+    assert int(ring_numba._reduced(np.uint64(word))) == word % MODULUS
+
+
 @BOTH
 def test_what_may_not_be_written_is_left_as_it_is(ring):
     polynomials = some_residues(np.random.default_rng(1), 2, 2048)

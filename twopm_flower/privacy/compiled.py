@@ -16,3 +16,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     except RuntimeError:  # no folder for the cache can be written to
         compiling = numba.njit(nogil=True)(function)
     return compiling
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`, to become part of the compiled functions that call it.
+
+    Only so are the loops around it compiled to vector instructions.
+    """
+    part: Callable[..., Any] = numba.njit(forceinline=True)(function)
+    return part

@@ -34,7 +34,7 @@ from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCipher
 from twopm_flower.privacy.keys import SecretBytes, SharedKey
 from twopm_flower.privacy.one_time_key import GROUP_KEY_BYTES, OneTimeKey
 from twopm_flower.privacy.parameters import ONE_TIME_NOISE, RING_DEGREE, AdditiveParameters
-from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred
+from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred, room_for
 from twopm_flower.privacy.ring import COMPILED_FROM_ROWS, Ring, ring_for
 from twopm_flower.privacy.sampling import centred_binomial, fresh_stream, uniform_rows
 
@@ -127,8 +127,8 @@ class OneTimeBackend:
         rows = -(-ciphertext.c0.size // RING_DEGREE)
         ring = ring_for(rows)
         secret = _transformed_secret(opening, ring)
-        opened = np.empty(ciphertext.c0.size - rows, np.int64)
-        rounded = _round_phases if rows < COMPILED_FROM_ROWS else _compiled_rounding()
+        opened = room_for(ciphertext.c0.size - rows).view(np.int64)
+        rounded = _round_rows if rows < COMPILED_FROM_ROWS else _compiled_rounding()
 
         def decrypt_rows(first: int) -> None:
             c0 = ciphertext.c0[first * RING_DEGREE : (first + _CHUNK_ROWS) * RING_DEGREE]
@@ -142,10 +142,9 @@ class OneTimeBackend:
                     f"row {row} of the sum has a coefficient that every node left at 0, and it "
                     "does not open as 0"
                 )
-            carried = np.empty(c0.size, np.int64)
+            carried = opened[first * _CARRYING : (first + count) * _CARRYING]
             largest, squares = rounded(c0, flat, self._guard_bits, carried)
-            self._check_noise(int(largest), float(squares) / c0.size, c0.size)
-            _gather(carried, opened[first * _CARRYING : (first + count) * _CARRYING])
+            self._check_noise(int(largest), int(squares) / c0.size, c0.size)
 
         _for_chunks(decrypt_rows, rows)
         return opened
@@ -173,21 +172,22 @@ class OneTimeBackend:
         return key
 
 
-def _round_phases(
-    c0: Residues, masks: Residues, guard_bits: np.int64, out: Coefficients
-) -> tuple[int, float]:
-    """Do what `fused.round_phases` does."""
+def _round_rows(
+    c0: Residues, masks: Residues, guard_bits: np.int64, carried: Coefficients
+) -> tuple[int, int]:
+    """Do what `fused.round_rows` does."""
     phase = centred(add_mod(c0, masks))
-    np.right_shift(phase + (np.int64(1) << (guard_bits - np.int64(1))), guard_bits, out=out)
-    noise = phase - (out << guard_bits)
-    return int(np.abs(noise).max()), float(np.square(noise.astype(np.float64)).sum())
+    rounded = (phase + (np.int64(1) << (guard_bits - np.int64(1)))) >> guard_bits
+    _gather(rounded, carried)
+    noise = phase - (rounded << guard_bits)
+    return int(np.abs(noise).max()), int(np.square(noise).sum())
 
 
 def _compiled_rounding() -> Callable[..., Any]:
     # Compiled code is imported only where it is used: see `ring`.
     from twopm_flower.privacy import fused  # noqa: PLC0415
 
-    return fused.round_phases
+    return fused.round_rows
 
 
 def _for_chunks(work: Callable[[int], None], rows: int) -> None:
@@ -196,13 +196,23 @@ def _for_chunks(work: Callable[[int], None], rows: int) -> None:
     What is compiled, and most of numpy, runs without the interpreter's lock.
     """
     chunks = range(0, rows, _CHUNK_ROWS)
-    if len(chunks) < _FEWEST_SHARED:
+    others = min(_MOST_THREADS, os.cpu_count() or 1) - 1
+    if len(chunks) < _FEWEST_SHARED or not others:
         for first in chunks:
             work(first)
         return
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(work, chunks):
-            pass
+    # Each takes the next chunk that nobody took: next() of an iterator of a range is atomic.
+    waiting = iter(chunks)
+
+    def take() -> None:
+        for first in waiting:
+            work(first)
+
+    with ThreadPoolExecutor(others) as pool:
+        helpers = [pool.submit(take) for _ in range(others)]
+        take()
+        for helper in helpers:
+            helper.result()
 
 
 def _wrong_key(reason: str) -> BadOpening:

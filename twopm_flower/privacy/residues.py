@@ -27,6 +27,7 @@ _Q = np.uint64(MODULUS)
 _SIGNED_Q = np.int64(MODULUS)
 _INVERSE_Q = 1.0 / MODULUS
 _BLOCK = 1 << 14
+_ADDED = 1 << 15
 _SPARE = 1 << 18
 _LIMBS, _LIMB_BITS = 3, 18
 _LIMB_MASK = np.uint64((1 << _LIMB_BITS) - 1)
@@ -113,10 +114,12 @@ def add_into(total: Residues, vector: Residues) -> None:
         )
     flat, more = total.reshape(-1), vector.reshape(-1)
     # Block by block: what is between stays in the cache, and takes no memory to speak of.
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        np.add(block, more[start : start + _BLOCK], out=block)
-        np.minimum(block, block - _Q, out=block)
+    reduced = np.empty(min(_ADDED, flat.size), np.uint64)
+    for start in range(0, flat.size, _ADDED):
+        block = flat[start : start + _ADDED]
+        block += more[start : start + _ADDED]
+        np.subtract(block, _Q, out=reduced[: block.size])
+        np.minimum(block, reduced[: block.size], out=block)
 
 
 def mul_mod(a: Residues, b: Residues | np.uint64) -> Residues:

@@ -11,6 +11,7 @@ from twopm_flower.privacy.layout import Arrays, Integers, Layout, Vector
 from twopm_flower.privacy.packing import pack_from, unpack_pieces
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.quantise import mean, quantise
+from twopm_flower.privacy.residues import room_for
 
 
 def encrypt_update(
@@ -105,7 +106,8 @@ def open_aggregate(
     """
     coefficients = backend.decrypt(aggregate, key)
     pieces = unpack_pieces(coefficients, layout.size, parameters, contributors=contributors)
-    vector, totals = np.empty(layout.array_size), np.empty(len(layout.metrics), np.int64)
+    vector = room_for(layout.array_size).view(np.float64)
+    totals = np.empty(len(layout.metrics), np.int64)
     for start, values in pieces:
         weights = values[: max(0, layout.array_size - start)]
         mean(

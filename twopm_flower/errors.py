@@ -26,6 +26,10 @@ Each says what was wrong, with which value, and what to do next::
     │   ├── WrongChain           somebody else's chain answers
     │   ├── TransactionReverted  the contract said no
     │   └── RecordConflict       the chain holds another record than ours: an alarm
+    ├── SignerError              an isolated signer cannot be used
+    │   ├── SignerUnavailable    nobody answers: worth trying again
+    │   ├── SignerRefused        its policy says no; the reason is told
+    │   └── SignerMismatch       what came back is not what was to be signed: an alarm
     ├── NodeBehind               this node missed an opening and needs it again
     ├── ProtocolViolation        a party broke the protocol of a round; the node stops
     ├── StrategyRefused          a Flower strategy that cannot work on ciphertexts
@@ -185,6 +189,22 @@ class TransactionReverted(ChainError):
 
 class RecordConflict(ChainError):
     """The chain holds another record than ours."""
+
+
+class SignerError(TwopmError):
+    """An isolated signer cannot be used."""
+
+
+class SignerUnavailable(SignerError):
+    """Nobody answers at the signer's socket or address: worth trying again."""
+
+
+class SignerRefused(SignerError):
+    """The signer's policy does not allow what was to be signed."""
+
+
+class SignerMismatch(SignerError):
+    """What the signer returned is not a signature over what it was asked to sign."""
 
 
 class NodeBehind(TwopmError):

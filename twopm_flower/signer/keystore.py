@@ -59,7 +59,7 @@ class LocalSigner:
             Missing, readable by others, or not a key; the password does not open it; or a
             password is named and the key is not encrypted.
         """
-        text = _read_private(path, "key file")
+        text = read_private(path, "key file")
         if text.lstrip().startswith("{"):
             return cls(_decrypt(path, text, password_file))
         if password_file is not None:
@@ -143,10 +143,22 @@ def create_key_file(path: Path, *, password_file: Path | None = None) -> LocalSi
         cannot be used.
     """
     password = None if password_file is None else read_password(password_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
     key = secrets.token_bytes(32)
     signer = LocalSigner(key)
     text = f"0x{key.hex()}" if password is None else json.dumps(Account.encrypt(key, password))
+    write_new_private(path, text)
+    return signer
+
+
+def write_new_private(path: Path, text: str) -> None:
+    """Write a line into a file that did not exist, readable by the owner alone.
+
+    Raises
+    ------
+    ConfigError
+        Something stands there already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and linked into place: a crash leaves a whole key or none.
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -164,7 +176,6 @@ def create_key_file(path: Path, *, password_file: Path | None = None) -> LocalSi
             ) from None
     finally:
         draft.unlink(missing_ok=True)
-    return signer
 
 
 def read_password(path: Path) -> str:
@@ -175,7 +186,7 @@ def read_password(path: Path) -> str:
     ConfigError
         Missing, empty, readable by others, or somebody else's.
     """
-    password = _read_private(path, "password file").split("\n", 1)[0].rstrip("\r")
+    password = read_private(path, "password file").split("\n", 1)[0].rstrip("\r")
     if os.name == "posix" and path.stat().st_uid != os.geteuid():
         raise ConfigError(
             f"the password file {path} belongs to another user",
@@ -186,7 +197,20 @@ def read_password(path: Path) -> str:
     return password
 
 
-def _read_private(path: Path, what: str) -> str:
+def read_private(path: Path, what: str) -> str:
+    """Return the text of a file that nobody else may read.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What it should be, for errors: ``"key file"``.
+
+    Raises
+    ------
+    ConfigError
+        Missing, readable by others, too large, or not text.
+    """
     try:
         mode = path.stat().st_mode
         if os.name == "posix" and stat.S_IMODE(mode) & 0o077:

@@ -15,8 +15,8 @@ import requests
 from chain_stage import Stage, digest
 
 from twopm_flower.chain.devnet import Devnet, DevnetProcess, open_read_only, serve
-from twopm_flower.chain.devnet_rpc import MAX_BATCH, MAX_REQUEST_BYTES
 from twopm_flower.chain.evm import EvmConnector, EvmReader, deploy
+from twopm_flower.chain.json_rpc import MAX_BATCH, MAX_REQUEST_BYTES
 from twopm_flower.errors import ChainError, ChainUnavailable
 
 

@@ -1,26 +1,20 @@
 """The embedded chain: a folder that holds an EVM chain of one's own, and the server for it."""
 
-import argparse
-import json
-import os
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from twopm_flower.chain.devnet_node import DevnetNode
-from twopm_flower.chain.devnet_rpc import JsonRpc, RpcServer
+from twopm_flower.chain.devnet_rpc import JsonRpc
 from twopm_flower.chain.devnet_store import DevnetStore
+from twopm_flower.chain.local_process import LocalProcess, answer_until, run_server
 from twopm_flower.chain.process_lock import ProcessLock
 from twopm_flower.config import make_private_folder
-from twopm_flower.errors import ChainError, ChainUnavailable
+from twopm_flower.errors import ChainError
 from twopm_flower.signer.keystore import LocalSigner, create_key_file
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
 EXECUTION_STACK_BYTES = 64 * 1024 * 1024
 
 
@@ -143,172 +137,33 @@ def serve(
     ChainError
         The chain cannot be opened, or the port cannot be bound.
     """
-    stop = stop or threading.Event()
     with Devnet(folder) as devnet:
-        try:
-            server = RpcServer(devnet.rpc, host, port)
-        except OSError as error:
-            raise ChainError(
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                hint="Choose another port, or 0 for any free one.",
-            ) from error
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            if ready is not None:
-                ready(server.url, devnet)
-            stop.wait()
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        answer_until(
+            devnet.rpc,
+            host,
+            port,
+            ready=lambda url: None if ready is None else ready(url, devnet),
+            stop=stop or threading.Event(),
+        )
 
 
-class DevnetProcess:
-    """Runs the server in a process of its own, which ends with this one.
+class DevnetProcess(LocalProcess):
+    """Runs the server in a process of its own, which ends with this one."""
 
-    Parameters
-    ----------
-    folder : Path
-        The chain's folder.
-    port : int
-        The port; 0 lets the system choose.
-
-    Attributes
-    ----------
-    url : str
-        Where it answers; known once entered.
-    chain_id : int
-        The chain's id; known once entered.
-
-    Raises
-    ------
-    ChainUnavailable
-        It does not start; its own words are quoted.
-    """
-
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        self.folder = folder
-        self.port = port
-        self.url = ""
-        self.chain_id = 0
-        self._process: subprocess.Popen[str] | None = None
+    MODULE = "twopm_flower.chain.devnet"
+    WHAT = "the embedded chain"
 
     @property
     def signer(self) -> LocalSigner:
         """Signs for the funded account."""
         return LocalSigner.from_file(self.folder / "account.key")
 
-    @property
-    def is_running(self) -> bool:
-        """Whether its process runs."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """The process id while it runs."""
-        if self._process is None:
-            raise ChainUnavailable("the embedded chain is not running")
-        return self._process.pid
-
-    def start(self) -> Self:
-        """Start the server and wait until it answers."""
-        # -P: a module in the working folder must not stand in for one of ours.
-        command = [sys.executable, "-P", "-m", "twopm_flower.chain.devnet"]
-        command += ["--folder", str(self.folder), "--port", str(self.port), "--until-stdin-closes"]
-        process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._process = process
-        line = _read_line(process, START_TIMEOUT_S)
-        if not line:
-            process.kill()
-            words = process.communicate()[1].strip().splitlines()
-            self._process = None
-            raise ChainUnavailable(
-                f"the embedded chain at {self.folder} does not start: {' '.join(words[-1:])}"
-            )
-        announced = json.loads(line)
-        self.url, self.chain_id = announced["url"], announced["chain_id"]
-        self.port = int(self.url.rsplit(":", 1)[1])
-        return self
-
-    def stop(self) -> None:
-        """End the server in good order, and by force when it does not end."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.communicate(timeout=STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-
-    def kill(self) -> None:
-        """End the server without a chance to tidy up, as a crash would."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
 
 def main() -> int:
     """Serve from the command line: ``python -m twopm_flower.chain.devnet --folder FOLDER``."""
-    parser = argparse.ArgumentParser(description="Serve the embedded chain in a folder.")
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--until-stdin-closes", action="store_true")
-    arguments = parser.parse_args()
-
     # Contracts may call each other 1024 levels deep, on the stack of the thread that executes.
     threading.stack_size(EXECUTION_STACK_BYTES)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    if arguments.until_stdin_closes:
-        # The other end of the pipe closes when the parent ends, however it ends.
-        threading.Thread(target=_set_at_end_of, args=(sys.stdin, stop), daemon=True).start()
-    try:
-        serve(arguments.folder, arguments.host, arguments.port, ready=_announce, stop=stop)
-    except ChainError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-def _announce(url: str, devnet: Devnet) -> None:
-    announced = {"url": url, "chain_id": devnet.chain_id, "account": devnet.signer.address}
-    sys.stdout.write(json.dumps(announced) + "\n")
-    sys.stdout.flush()
-
-
-def _set_at_end_of(stream: IO[str], stop: threading.Event) -> None:
-    # Read from the descriptor: a buffered reader held by a daemon thread upsets the
-    # interpreter's shutdown.
-    while os.read(stream.fileno(), 4096):
-        pass
-    stop.set()
-
-
-def _read_line(process: subprocess.Popen[str], timeout_s: float) -> str:
-    timer = threading.Timer(timeout_s, process.kill)
-    timer.start()
-    try:
-        return process.stdout.readline() if process.stdout is not None else ""
-    finally:
-        timer.cancel()
+    return run_server("Serve the embedded chain in a folder.", serve)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The embedded chain: a folder that holds an EVM chain of one's own, and the server for it."""
 
+import argparse
 import sys
 import threading
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Self
 from twopm_flower.chain.devnet_node import DevnetNode
 from twopm_flower.chain.devnet_rpc import JsonRpc
 from twopm_flower.chain.devnet_store import DevnetStore
-from twopm_flower.chain.local_process import LocalProcess, answer_until, run_server
+from twopm_flower.chain.local_process import LocalProcess, answer_until, serve_from_command_line
 from twopm_flower.chain.process_lock import ProcessLock
 from twopm_flower.config import make_private_folder
 from twopm_flower.errors import ChainError
@@ -139,31 +140,41 @@ def serve(
     """
     with Devnet(folder) as devnet:
         answer_until(
+            stop or threading.Event(),
             devnet.rpc,
             host,
             port,
             ready=lambda url: None if ready is None else ready(url, devnet),
-            stop=stop or threading.Event(),
         )
 
 
 class DevnetProcess(LocalProcess):
-    """Runs the server in a process of its own, which ends with this one."""
+    """Runs the server in a process of its own, which ends with this one.
 
-    MODULE = "twopm_flower.chain.devnet"
-    WHAT = "the embedded chain"
+    Parameters
+    ----------
+    folder : Path
+        The chain's folder.
+    port : int
+        The port; 0 lets the system choose.
+    """
 
-    @property
-    def signer(self) -> LocalSigner:
-        """Signs for the funded account."""
-        return LocalSigner.from_file(self.folder / "account.key")
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        super().__init__("twopm_flower.chain.devnet", folder, port)
 
 
 def main() -> int:
     """Serve from the command line: ``python -m twopm_flower.chain.devnet --folder FOLDER``."""
     # Contracts may call each other 1024 levels deep, on the stack of the thread that executes.
     threading.stack_size(EXECUTION_STACK_BYTES)
-    return run_server("Serve the embedded chain in a folder.", serve)
+    parser = argparse.ArgumentParser(description="Serve the embedded chain in a folder.")
+    return serve_from_command_line(_serve, parser)
+
+
+def _serve(
+    folder: Path, host: str, port: int, ready: Callable[[str, int], None], stop: threading.Event
+) -> None:
+    serve(folder, host, port, ready=lambda url, devnet: ready(url, devnet.chain_id), stop=stop)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from rlp.exceptions import RLPException
 
 from twopm_flower.chain.devnet_show import show_block, show_logs, show_receipt, show_transaction
 from twopm_flower.chain.devnet_store import DevnetStore
+from twopm_flower.chain.json_rpc import REVERTED, SERVER_ERROR, RpcError
 from twopm_flower.errors import ChainError
 
 GAS_LIMIT = 30_000_000
@@ -39,11 +40,14 @@ which compute 2 * id + 36 in 53 bits."""
 _ZERO_ADDRESS = b"\0" * 20
 
 
-class CallError(Exception):
+class CallError(RpcError):
     """A call or transaction cannot be executed; carries what a JSON-RPC answer needs."""
 
     def __init__(self, message: str, *, revert_data: bytes | None = None) -> None:
-        super().__init__(message)
+        if revert_data is None:
+            super().__init__(SERVER_ERROR, message)
+        else:
+            super().__init__(REVERTED, message, "0x" + revert_data.hex())
         self.revert_data = revert_data
 
 

@@ -1,21 +1,18 @@
 """JSON-RPC for the embedded chain: Ethereum's methods over its node."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from twopm_flower.chain.devnet_node import PRIORITY_FEE_WEI, Call, CallError, DevnetNode, LogFilter
-from twopm_flower.chain.json_rpc import INVALID_PARAMS, SERVER_ERROR, RpcError, RpcMethods
+from twopm_flower.chain.devnet_node import PRIORITY_FEE_WEI, Call, DevnetNode, LogFilter
+from twopm_flower.chain.json_rpc import INVALID_PARAMS, SERVER_ERROR, Methods, RpcError, answer
 
 CLIENT_VERSION = "twopm-devnet/1/py-evm-prague"
 MAX_FEE_HISTORY = 1024
 _NEWEST = ("latest", "pending", "safe", "finalized")
 
-REVERTED = 3
-"""The code with which geth answers a call that reverts."""
 
-
-class JsonRpc(RpcMethods):
+class JsonRpc:
     """Answers JSON-RPC requests from a node; an endpoint for a connector in this process.
 
     Parameters
@@ -26,7 +23,7 @@ class JsonRpc(RpcMethods):
 
     def __init__(self, node: DevnetNode) -> None:
         self._node = node
-        methods: dict[str, Callable[..., Any]] = {
+        self._methods: Methods = {
             "eth_accounts": list,
             "eth_blockNumber": lambda: hex(node.head_number()),
             "eth_call": self._call,
@@ -53,15 +50,10 @@ class JsonRpc(RpcMethods):
             "net_version": lambda: str(node.chain_id),
             "web3_clientVersion": lambda: CLIENT_VERSION,
         }
-        super().__init__(methods)
 
-    def explain(self, error: Exception) -> RpcError | None:
-        """Return what an exception of a method is in JSON-RPC's terms, or None for a fault."""
-        if not isinstance(error, CallError):
-            return super().explain(error)
-        if error.revert_data is None:
-            return RpcError(SERVER_ERROR, str(error))
-        return RpcError(REVERTED, str(error), "0x" + error.revert_data.hex())
+    def answer(self, request: Any) -> Any:
+        """Answer a parsed request or batch of requests; never raises."""
+        return answer(self._methods, request)
 
     def _call(self, call: Any, block: Any = "latest") -> str:
         self._require_latest(block)

@@ -12,9 +12,9 @@ MAX_DEPTH = 32
 IDLE_TIMEOUT_S = 60.0
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
-# https://www.jsonrpc.org/specification#error_object, and 3 as geth uses it
+# https://www.jsonrpc.org/specification#error_object, and 3 and -32000 as geth uses them
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-INTERNAL_ERROR, LIMIT_EXCEEDED, REVERTED = -32603, -32005, 3
+INTERNAL_ERROR, SERVER_ERROR, LIMIT_EXCEEDED, REVERTED = -32603, -32000, -32005, 3
 
 Methods = Mapping[str, Callable[..., Any]]
 
@@ -62,11 +62,7 @@ def _answer_one(methods: Methods, request: Any) -> dict[str, Any]:
     identifier, name = request.get("id"), request["method"]
     parameters = request.get("params", [])
     try:
-        if name not in methods:
-            raise RpcError(METHOD_NOT_FOUND, f"the method {name[:100]} is not available")
-        if not isinstance(parameters, list):
-            raise RpcError(INVALID_PARAMS, "params is a list")
-        result = _invoke(methods[name], parameters)
+        result = _invoke(methods, name, parameters)
     except RpcError as error:
         return failure(identifier, error)
     except Exception as error:  # noqa: BLE001  # one request must not end the server
@@ -75,7 +71,12 @@ def _answer_one(methods: Methods, request: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": identifier, "result": result}
 
 
-def _invoke(method: Callable[..., Any], parameters: list[Any]) -> Any:
+def _invoke(methods: Methods, name: str, parameters: Any) -> Any:
+    if name not in methods:
+        raise RpcError(METHOD_NOT_FOUND, f"the method {name[:100]} is not available")
+    if not isinstance(parameters, list):
+        raise RpcError(INVALID_PARAMS, "params is a list")
+    method = methods[name]
     code = getattr(method, "__code__", None)
     taken = getattr(code, "co_argcount", 0) - (1 if hasattr(method, "__self__") else 0)
     needed = taken - len(getattr(method, "__defaults__", None) or ())

@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
+from twopm_flower.chain.json_rpc import AnswersRequests, RpcServer
 from twopm_flower.errors import ChainError, ChainUnavailable
 from twopm_flower.signer.keystore import LocalSigner
 
@@ -51,7 +52,7 @@ class LocalProcess:
         self._process: subprocess.Popen[str] | None = None
 
     @property
-    def signer(self) -> LocalSigner:
+    def signer(self) -> Any:
         """Signs for the account in the folder."""
         return LocalSigner.from_file(self.folder / ACCOUNT_KEY)
 
@@ -123,6 +124,52 @@ class LocalProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def answer_until(
+    stop: threading.Event,
+    endpoint: AnswersRequests,
+    host: str,
+    port: int,
+    *,
+    ready: Callable[[str], None],
+) -> None:
+    """Answer requests over HTTP until an event is set.
+
+    Parameters
+    ----------
+    stop : threading.Event
+        Ends it, as does an exception such as KeyboardInterrupt.
+    endpoint : AnswersRequests
+        What answers.
+    host : str
+        The address to bind.
+    port : int
+        The port; 0 lets the system choose.
+    ready : callable
+        Called with the address (``http://host:port``) once requests are answered.
+
+    Raises
+    ------
+    ChainError
+        The port cannot be bound.
+    """
+    try:
+        server = RpcServer(endpoint, host, port)
+    except OSError as error:
+        raise ChainError(
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            hint="Choose another port, or 0 for any free one.",
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        ready(server.url)
+        stop.wait()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def serve_from_command_line(serve: Serve, parser: argparse.ArgumentParser) -> int:

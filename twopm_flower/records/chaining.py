@@ -78,18 +78,25 @@ def next_head(previous: str, manifest: RoundManifest) -> str:
     )
 
 
-def roster_digest(members: Iterable[ChainedMember]) -> str:
+def roster_digest(members: Iterable[ChainedMember], *, start: str = ZERO_DIGEST) -> str:
     """Return the chained digest of a roster, in the order of joining.
 
     Each step is ``keccak256(abi.encode(digest, node, samples, dataCommitment, sealingKey))``,
     from zero.
+
+    Parameters
+    ----------
+    members : iterable of ChainedMember
+        The members, or those that joined after `start` was the digest.
+    start : str
+        The digest to go on from.
 
     Returns
     -------
     str
         ``0x`` and 64 hexadecimal digits.
     """
-    digest = ZERO_DIGEST
+    digest = start
     for member in members:
         digest = _keccak(
             ["bytes32", "address", "uint64", "bytes32", "bytes32"],

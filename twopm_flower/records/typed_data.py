@@ -42,9 +42,10 @@ def struct_hash(name: str, members: Sequence[tuple[str, str]], values: Iterable[
         The type's name.
     members : sequence of (str, str)
         Name and Solidity type of each member: ``bytes32``, ``address``, ``bool``, an unsigned
-        integer, or a list of one of these.
+        integer, ``bytes``, ``string``, or a list of one of these.
     values : iterable
-        One value per member; ``bytes32`` and ``address`` as hexadecimal text with ``0x``.
+        One value per member; ``bytes``, ``bytes32`` and ``address`` as hexadecimal text with
+        ``0x``.
 
     Raises
     ------
@@ -66,6 +67,8 @@ def _word(kind: str, value: Any) -> bytes:
         if len(data) != (32 if kind == "bytes32" else 20):
             raise RecordError(f"{value} is not of the type {kind}")
         return data.rjust(32, b"\0")
+    if kind in ("bytes", "string"):
+        return keccak(bytes.fromhex(value[2:]) if kind == "bytes" else value.encode())
     number = int(value)
     bits = 1 if kind == "bool" else int(kind.removeprefix("uint"))
     if not 0 <= number < 1 << bits:

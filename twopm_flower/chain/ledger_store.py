@@ -1,0 +1,135 @@
+"""A ledger's file: genesis and entries in their canonical bytes, and nothing that follows."""
+
+import sqlite3
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from twopm_flower.chain.ledger_records import Entry, Genesis
+from twopm_flower.chain.sqlite_writing import writing
+from twopm_flower.errors import ChainError, RecordError
+
+FILE_NAME = "ledger.sqlite"
+MAX_PAGE_ENTRIES = 500
+MAX_PAGE_BYTES = 1024 * 1024
+R = TypeVar("R", Genesis, Entry)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS genesis (body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
+"""
+
+
+class LedgerStore:
+    """One SQLite database in write-ahead mode.
+
+    Parameters
+    ----------
+    folder : Path
+        The ledger's folder.
+    read_only : bool
+        Open what is there and write nothing, not even a journal.
+
+    Raises
+    ------
+    ChainError
+        There is nothing to read, or another program made it.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        self._path = folder / FILE_NAME
+        if read_only and not self._path.is_file():
+            raise ChainError(
+                f"there is no ledger at {folder}",
+                hint="Start it once, or point at the folder that holds ledger.sqlite.",
+            )
+        self._connection = _open_read_only(self._path) if read_only else _open(self._path)
+        try:
+            self._connection.execute("SELECT count(*) FROM genesis").fetchone()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise ChainError(f"{self._path} is not a ledger: {error}") from error
+
+    def close(self) -> None:
+        """Close the database; write-ahead pages move into the main file."""
+        self._connection.close()
+
+    def genesis(self) -> Genesis | None:
+        """Return the genesis, or None before there is one."""
+        row = self._connection.execute("SELECT body FROM genesis").fetchone()
+        return None if row is None else self._record(Genesis, row[0])
+
+    def set_genesis(self, genesis: Genesis) -> None:
+        """Make a new ledger."""
+        self._connection.execute("INSERT INTO genesis VALUES (?)", (genesis.to_bytes(),))
+
+    def head(self) -> int:
+        """Return the number of the last entry; 0 before the first."""
+        row = self._connection.execute("SELECT max(number) FROM entries").fetchone()
+        return int(row[0] or 0)
+
+    def append(self, entry: Entry) -> None:
+        """Keep an entry, so that it survives a power cut."""
+        with writing(self._connection):
+            self._connection.execute(
+                "INSERT INTO entries VALUES (?, ?)", (entry.number, entry.to_bytes())
+            )
+
+    def page(self, first: int, limit: int = MAX_PAGE_ENTRIES) -> list[bytes]:
+        """Return entries from a number on: as many as fit a page, at least one if there is one."""
+        found: list[bytes] = []
+        size = 0
+        rows = self._connection.execute(
+            "SELECT body FROM entries WHERE number >= ? ORDER BY number LIMIT ?",
+            (first, max(0, min(limit, MAX_PAGE_ENTRIES))),
+        )
+        for (body,) in rows.fetchall():
+            size += len(body)
+            if found and size > MAX_PAGE_BYTES:
+                break
+            found.append(bytes(body))
+        return found
+
+    def entries(self, first: int) -> list[Entry]:
+        """Return a page of entries.
+
+        Raises
+        ------
+        ChainError
+            A stored entry cannot be read.
+        """
+        return [self._record(Entry, body) for body in self.page(first)]
+
+    def _record(self, kind: type[R], body: bytes) -> R:
+        try:
+            return kind.from_bytes(bytes(body))
+        except (RecordError, TypeError) as error:
+            raise ChainError(
+                f"{self._path} is damaged: {error}",
+                hint="Take the file from a backup, or from another member.",
+            ) from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Somebody was told that an entry stands: it survives a power cut, not only a crash.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise ChainError(f"{path} is not a ledger: {error}") from error
+    return connection
+
+
+def _open_read_only(path: Path) -> sqlite3.Connection:
+    # Without a write-ahead log beside it the file is whole and can be read even where SQLite
+    # may not create its shared-memory file, as on a read-only medium.
+    log = path.with_name(path.name + "-wal")
+    mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(
+        f"file:{quote(str(path.resolve()))}?{mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+    )

@@ -58,6 +58,10 @@ class LocalChain(Protocol):
         """Signs for the funded account."""
         ...
 
+    def new_account(self) -> Any:
+        """Return a signer for a new account that can pay for what it does; while it runs."""
+        ...
+
     def start(self) -> Self:
         """Start it and wait until it answers."""
         ...

@@ -1,11 +1,14 @@
 """The embedded chain: a folder that holds an EVM chain of one's own, and the server for it."""
 
 import argparse
+import secrets
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
+
+import requests
 
 from twopm_flower.chain.devnet_node import DevnetNode
 from twopm_flower.chain.devnet_rpc import JsonRpc
@@ -13,9 +16,10 @@ from twopm_flower.chain.devnet_store import DevnetStore
 from twopm_flower.chain.local_process import LocalProcess, answer_until, serve_from_command_line
 from twopm_flower.chain.process_lock import ProcessLock
 from twopm_flower.config import make_private_folder
-from twopm_flower.errors import ChainError
+from twopm_flower.errors import ChainError, ChainUnavailable
 from twopm_flower.signer.keystore import LocalSigner, create_key_file
 
+REQUEST_TIMEOUT_S = 10.0
 EXECUTION_STACK_BYTES = 64 * 1024 * 1024
 
 
@@ -161,6 +165,34 @@ class DevnetProcess(LocalProcess):
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         super().__init__("twopm_flower.chain.devnet", folder, port)
+
+    def new_account(self) -> LocalSigner:
+        """Return a signer for a new account with a hundredth of what the funded one has."""
+        new, funded = LocalSigner(secrets.token_bytes(32)), self.signer
+        balance = int(self._ask("eth_getBalance", funded.address, "latest"), 16)
+        fee = int(self._ask("eth_gasPrice"), 16)
+        fields = {
+            "type": 2,
+            "chainId": self.chain_id,
+            "nonce": int(self._ask("eth_getTransactionCount", funded.address, "pending"), 16),
+            "to": new.address,
+            "data": "0x",
+            "value": balance // 100,
+            "gas": 21_000,
+            "maxFeePerGas": 2 * fee,
+            "maxPriorityFeePerGas": 1,
+        }
+        # A transaction is mined before its sender gets an answer.
+        self._ask("eth_sendRawTransaction", "0x" + funded.sign_transaction(fields).hex())
+        return new
+
+    def _ask(self, method: str, *parameters: str) -> str:
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(parameters)}
+        try:
+            answer = requests.post(self.url, json=request, timeout=REQUEST_TIMEOUT_S).json()
+            return str(answer["result"])
+        except (requests.RequestException, KeyError, ValueError) as error:
+            raise ChainUnavailable(f"the embedded chain does not answer {method}") from error
 
 
 def main() -> int:

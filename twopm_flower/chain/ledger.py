@@ -1,5 +1,6 @@
 """The ledger as a chain backend: for consortia without a chain, one of whom keeps the order."""
 
+import secrets
 from pathlib import Path
 
 from twopm_flower.chain.backends import KeyKind, deployment_of
@@ -44,9 +45,28 @@ class LedgerBackend:
         """Return the deployment that follows from the ledger's genesis; nothing is placed."""
         return ServiceSource([rpc_url]).genesis().deployment()
 
-    def local_chain(self, folder: Path, *, port: int = 0) -> LocalProcess:
+    def local_chain(self, folder: Path, *, port: int = 0) -> "LedgerProcess":
         """Return a ledger in a folder, its service not started."""
-        return LocalProcess("twopm_flower.chain.ledger_service", folder, port)
+        return LedgerProcess(folder, port)
+
+
+class LedgerProcess(LocalProcess):
+    """Runs a ledger's service in a process of its own, which ends with this one.
+
+    Parameters
+    ----------
+    folder : Path
+        The ledger's folder.
+    port : int
+        The port; 0 lets the system choose.
+    """
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        super().__init__("twopm_flower.chain.ledger_service", folder, port)
+
+    def new_account(self) -> LocalSigner:
+        """Return a signer for a new account; writing costs nothing."""
+        return LocalSigner(secrets.token_bytes(32))
 
 
 def _source(chain: ChainSettings) -> ServiceSource:

@@ -142,6 +142,22 @@ contract TaskRegistry is EIP712 {
         bytes32 head
     );
 
+    /// @notice A quorum of members signed the model of a round.
+    /// @param taskId The task.
+    /// @param round The round.
+    /// @param manifestDigest The digest of its manifest.
+    /// @param modelDigest The digest of the model.
+    /// @param metricsDigest The digest of the metrics that they signed with it.
+    /// @param signers How many members signed.
+    event ModelAttested(
+        bytes32 indexed taskId,
+        uint32 indexed round,
+        bytes32 manifestDigest,
+        bytes32 modelDigest,
+        bytes32 metricsDigest,
+        uint32 signers
+    );
+
     /// @notice A task was finalised.
     /// @param taskId The task.
     /// @param modelDigest The digest of the model that a quorum of members signed.
@@ -362,6 +378,26 @@ contract TaskRegistry is EIP712 {
         emit RoundRecorded(taskId, round, attempt, manifestDigest, updatesRoot, head);
     }
 
+    /// @notice States that a quorum of members signed the model of the last recorded round; the task goes on.
+    /// @param taskId The task.
+    /// @param last The last record, which must hash to the stored head.
+    /// @param modelDigest The digest of the model.
+    /// @param metricsDigest The digest of its metrics.
+    /// @param signatures Signatures of `ModelStatement` by distinct members, in increasing order of their addresses.
+    function attest(
+        bytes32 taskId,
+        FinalRound calldata last,
+        bytes32 modelDigest,
+        bytes32 metricsDigest,
+        bytes[] calldata signatures
+    ) external {
+        Task storage task = _taskOfCaller(taskId);
+        _requireModel(taskId, task, last, modelDigest, metricsDigest, signatures);
+        emit ModelAttested(
+            taskId, task.lastRound, last.manifestDigest, modelDigest, metricsDigest, uint32(signatures.length)
+        );
+    }
+
     /// @notice Ends a task with the model that a quorum of its members signed.
     /// @param taskId The task.
     /// @param last The last record, which must hash to the stored head.
@@ -376,23 +412,15 @@ contract TaskRegistry is EIP712 {
         bytes[] calldata signatures
     ) external {
         Task storage task = _taskOfCaller(taskId);
-        if (task.state != State.Running) revert WrongState(taskId, task.state);
-        if (modelDigest == bytes32(0) || metricsDigest == bytes32(0)) revert ZeroDigest();
-        uint32 round = task.lastRound;
-        if (round != task.rounds) revert RoundsMissing(round, task.rounds);
-        bytes32 given =
-            _chain(last.previousHead, taskId, round, last.attempt, last.manifestDigest, last.updatesRoot);
-        if (given != task.head) revert HeadMismatch(given, task.head);
-        if (signatures.length < task.quorum) revert QuorumMissed(signatures.length, task.quorum);
-        bytes32 structHash = keccak256(
-            abi.encode(MODEL_STATEMENT_TYPEHASH, taskId, round, last.manifestDigest, modelDigest, metricsDigest)
-        );
-        _requireMembers(taskId, _hashTypedDataV4(structHash), signatures);
+        if (task.state == State.Running && task.lastRound != task.rounds) {
+            revert RoundsMissing(task.lastRound, task.rounds);
+        }
+        _requireModel(taskId, task, last, modelDigest, metricsDigest, signatures);
 
         task.state = State.Finalised;
         task.modelDigest = modelDigest;
         // There are at most `members`, a uint32, distinct signers.
-        emit TaskFinalised(taskId, modelDigest, metricsDigest, given, uint32(signatures.length));
+        emit TaskFinalised(taskId, modelDigest, metricsDigest, task.head, uint32(signatures.length));
     }
 
     /// @notice Ends a task without a model.
@@ -412,6 +440,28 @@ contract TaskRegistry is EIP712 {
     function getTask(bytes32 taskId) external view returns (Task memory task) {
         task = _tasks[taskId];
         if (task.state == State.None) revert UnknownTask(taskId);
+    }
+
+    /// @dev Reverts unless the task runs and a quorum of its members signed this model of the last recorded round.
+    function _requireModel(
+        bytes32 taskId,
+        Task storage task,
+        FinalRound calldata last,
+        bytes32 modelDigest,
+        bytes32 metricsDigest,
+        bytes[] calldata signatures
+    ) private view {
+        if (task.state != State.Running) revert WrongState(taskId, task.state);
+        if (modelDigest == bytes32(0) || metricsDigest == bytes32(0)) revert ZeroDigest();
+        uint32 round = task.lastRound;
+        bytes32 given =
+            _chain(last.previousHead, taskId, round, last.attempt, last.manifestDigest, last.updatesRoot);
+        if (given != task.head) revert HeadMismatch(given, task.head);
+        if (signatures.length < task.quorum) revert QuorumMissed(signatures.length, task.quorum);
+        bytes32 structHash = keccak256(
+            abi.encode(MODEL_STATEMENT_TYPEHASH, taskId, round, last.manifestDigest, modelDigest, metricsDigest)
+        );
+        _requireMembers(taskId, _hashTypedDataV4(structHash), signatures);
     }
 
     /// @dev Reverts unless each signature over `digest` is by another member.

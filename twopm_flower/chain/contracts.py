@@ -49,9 +49,13 @@ class Contract:
         return bytes(masked) == self.runtime
 
 
+CONTRACTS = ("NodeRegistry", "TaskRegistry", "DataRegistry", "ReceiptRegistry")
+"""All contracts that come with the package."""
+
+
 @cache
 def load_contract(name: str) -> Contract:
-    """Load a contract that comes with the package: ``NodeRegistry`` or ``TaskRegistry``."""
+    """Load one of :data:`CONTRACTS`."""
     source = files("twopm_flower.chain") / "artifacts" / f"{name}.json"
     artifact = json.loads(source.read_text(encoding="utf-8"))
     return Contract(
@@ -105,9 +109,8 @@ def _explain_known(error: dict[str, Any], encoded: bytes, what: str) -> Transact
 
 @cache
 def _known_errors() -> tuple[dict[str, Any], ...]:
-    contracts = (load_contract("NodeRegistry"), load_contract("TaskRegistry"))
     return tuple(
-        entry for contract in contracts for entry in contract.abi if entry["type"] == "error"
+        entry for name in CONTRACTS for entry in load_contract(name).abi if entry["type"] == "error"
     )
 
 

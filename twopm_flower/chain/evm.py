@@ -1,7 +1,8 @@
 """The EVM connector: our contracts on any chain that speaks Ethereum's JSON-RPC."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from eth_typing import BlockNumber
 from eth_utils.address import to_checksum_address
@@ -9,10 +10,17 @@ from web3.contract import Contract as Web3Contract
 from web3.exceptions import Web3Exception
 
 from twopm_flower.chain.base import (
+    AnchorCall,
+    Attestation,
+    AttestCall,
+    Call,
+    ChainStatus,
     Finalisation,
     FinaliseCall,
     FinalRound,
+    Inclusion,
     Receipt,
+    ReceiptAnchor,
     RoundCall,
     RoundRecord,
     SignedTransaction,
@@ -25,6 +33,8 @@ from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, Endpoint, EvmRpc, byte
 from twopm_flower.errors import ChainError, ChainUnavailable, RecordConflict, WrongChain
 from twopm_flower.records.bundle import Deployment
 from twopm_flower.signer.base import Signer
+
+T = TypeVar("T")
 
 __all__ = ["EvmConnector", "EvmReader", "deploy"]
 
@@ -72,6 +82,33 @@ class EvmConnector(EvmReader):
             hexadecimal(signature, 65),
         )
         return self._transact(self._nodes, "register", *arguments)
+
+    def deregister_node(self, node: str, deadline: int, signature: str) -> Receipt:
+        """Relay a node's signed ``Departure``."""
+        arguments = (to_checksum_address(node), deadline, hexadecimal(signature, 65))
+        return self._transact(self._nodes, "depart", *arguments)
+
+    def publish_data(
+        self,
+        node: str,
+        dataset: str,
+        version: int,
+        *,
+        commitment: str,
+        samples: int,
+        signature: str,
+    ) -> Receipt:
+        """Relay a node's signed ``DataPublication``."""
+        return self._transact(
+            self._data,
+            "publish",
+            to_checksum_address(node),
+            bytes32(dataset),
+            version,
+            bytes32(commitment),
+            samples,
+            hexadecimal(signature, 65),
+        )
 
     def create_task(
         self,
@@ -137,12 +174,27 @@ class EvmConnector(EvmReader):
         call = RoundCall(task_id, round_number, attempt, manifest_digest, updates_root)
         self._do(call)
         record = self.round_record(task_id, round_number, attempt)
-        if record is None:
-            raise ChainUnavailable(
-                f"round {round_number} of task {task_id} is mined but not yet visible",
-                hint="Try again: nothing is recorded twice.",
-            )
-        return record
+        return _visible(record, f"round {round_number} of task {task_id}")
+
+    def attest_model(
+        self,
+        task_id: str,
+        last: FinalRound,
+        model_digest: str,
+        metrics_digest: str,
+        signatures: Mapping[str, str],
+    ) -> Attestation:
+        """State that a quorum signed the model of the last recorded round.
+
+        Raises
+        ------
+        RecordConflict
+            The round was attested with another model.
+        """
+        round_ = self.task(task_id).last_round
+        self._do(AttestCall(task_id, last, model_digest, metrics_digest, signatures, round_))
+        found = [entry for entry in self.attestations(task_id) if entry.round == round_]
+        return _visible(found[0] if found else None, f"the model of round {round_}")
 
     def finalise_task(
         self,
@@ -160,26 +212,55 @@ class EvmConnector(EvmReader):
             The task was finalised with another model.
         """
         self._do(FinaliseCall(task_id, last, model_digest, metrics_digest, signatures))
-        ended = self.finalisation(task_id)
-        if ended is None:
-            raise ChainUnavailable(
-                f"the end of task {task_id} is mined but not yet visible",
-                hint="Try again: nothing is finalised twice.",
-            )
-        return ended
+        return _visible(self.finalisation(task_id), f"the end of task {task_id}")
+
+    def anchor_receipts(self, root: str, count: int) -> ReceiptAnchor:
+        """Anchor a batch of receipts; one that is anchored already is success.
+
+        Raises
+        ------
+        RecordConflict
+            The same root is anchored with another count.
+        """
+        self._do(AnchorCall(root, count))
+        return _visible(self.receipt_anchor(self.account, root), f"the anchor of {root}")
+
+    def status(self) -> ChainStatus:
+        """Return how the chain and the account are doing."""
+        with self._rpc.asking("eth_getBalance") as web3:
+            balance = web3.eth.get_balance(to_checksum_address(self.account))
+        return replace(super().status(), account=self.account, balance=int(balance))
 
     def cancel_task(self, task_id: str, reason: str) -> Receipt:
         """End a task without a model; `reason` has at most 256 bytes."""
         return self._transact(self._tasks, "cancel", bytes32(task_id), reason)
 
-    def sign_call(self, call: RoundCall | FinaliseCall) -> SignedTransaction:
-        """Sign what would record a round or finalise a task, without sending it."""
+    def next_nonce(self) -> int:
+        """Return the nonce that the account's next transaction takes."""
         self._require_checked()
-        function, arguments = _encode(call)
-        data = _call_data(self._tasks, function, arguments)
-        return self._sender.sign(function, data, self._tasks.address)
+        return self._sender.next_nonce()
 
-    def already_done(self, call: RoundCall | FinaliseCall) -> str | None:
+    def sign_call(
+        self,
+        call: Call,
+        *,
+        nonce: int | None = None,
+        replacing: SignedTransaction | None = None,
+    ) -> SignedTransaction:
+        """Sign what would do a call, without sending it."""
+        self._require_checked()
+        contract, function, arguments = self._encode(call)
+        data = _call_data(contract, function, arguments)
+        return self._sender.sign(function, data, contract.address, nonce=nonce, replacing=replacing)
+
+    def sign_filler(
+        self, nonce: int, *, replacing: SignedTransaction | None = None
+    ) -> SignedTransaction:
+        """Sign a payment of nothing to the account itself, which uses up a nonce."""
+        self._require_checked()
+        return self._sender.sign("a filler", "0x", self.account, nonce=nonce, replacing=replacing)
+
+    def already_done(self, call: Call) -> str | None:
         """Return the hash of the transaction that did exactly this, or None.
 
         Raises
@@ -191,10 +272,24 @@ class EvmConnector(EvmReader):
             record = self.round_record(call.task_id, call.round, call.attempt)
             if record is None:
                 return None
-            ours = (call.manifest_digest, call.updates_root)
-            theirs = (record.manifest_digest, record.updates_root)
+            ours: tuple[str, ...] = (call.manifest_digest, call.updates_root)
+            theirs: tuple[str, ...] = (record.manifest_digest, record.updates_root)
             what = f"round {call.round}, attempt {call.attempt} of task {call.task_id}"
             done = record.transaction_hash
+        elif isinstance(call, AnchorCall):
+            anchor = self.receipt_anchor(self.account, call.root)
+            if anchor is None:
+                return None
+            ours, theirs = (str(call.count),), (str(anchor.count),)
+            what, done = f"the anchor of {call.root}", anchor.transaction_hash
+        elif isinstance(call, AttestCall):
+            attested = [a for a in self.attestations(call.task_id) if a.round == call.round]
+            if not attested:
+                return None
+            ours = (call.model_digest, call.metrics_digest)
+            theirs = (attested[0].model_digest, attested[0].metrics_digest)
+            what = f"the model of round {call.round} of task {call.task_id}"
+            done = attested[0].transaction_hash
         else:
             ended = self.finalisation(call.task_id)
             if ended is None:
@@ -214,15 +309,26 @@ class EvmConnector(EvmReader):
         self._require_checked()
         return self._sender.broadcast(transaction)
 
+    def inclusion(self, transaction_hash: str) -> Inclusion | None:
+        """Return where a transaction stands, or None while it is in no block."""
+        self._require_checked()
+        return self._sender.inclusion(transaction_hash)
+
     def wait(self, transaction_hash: str, *, timeout_s: float | None = None) -> Receipt:
         """Wait until a transaction is mined."""
         self._require_checked()
         return to_receipt(self._sender.wait(transaction_hash, timeout_s=timeout_s))
 
-    def _do(self, call: RoundCall | FinaliseCall) -> None:
+    def _do(self, call: Call) -> None:
         if self.already_done(call) is None:
-            function, arguments = _encode(call)
-            self._transact(self._tasks, function, *arguments)
+            contract, function, arguments = self._encode(call)
+            self._transact(contract, function, *arguments)
+
+    def _encode(self, call: Call) -> tuple[Web3Contract, str, list[Any]]:
+        if isinstance(call, AnchorCall):
+            return self._receipts, "anchor", [bytes32(call.root), call.count]
+        function, arguments = _encode(call)
+        return self._tasks, function, arguments
 
     def _transact(self, contract: Web3Contract, function: str, *arguments: Any) -> Receipt:
         self._require_checked()
@@ -237,7 +343,7 @@ def deploy(
     request_timeout_s: float = REQUEST_TIMEOUT_S,
     receipt_timeout_s: float = RECEIPT_TIMEOUT_S,
 ) -> Deployment:
-    """Deploy both contracts and return where they stand.
+    """Deploy the contracts and return where they stand.
 
     Parameters
     ----------
@@ -275,8 +381,8 @@ def deploy(
         genesis_hash=genesis,
         node_registry=node_registry,
         task_registry=place("TaskRegistry", node_registry),
-        data_registry=node_registry,
-        receipt_registry=node_registry,
+        data_registry=place("DataRegistry", node_registry),
+        receipt_registry=place("ReceiptRegistry"),
     )
 
 
@@ -290,7 +396,16 @@ def _call_data(contract: Web3Contract, function: str, arguments: list[Any]) -> s
         ) from error
 
 
-def _encode(call: RoundCall | FinaliseCall) -> tuple[str, list[Any]]:
+def _visible(found: T | None, what: str) -> T:
+    if found is None:
+        raise ChainUnavailable(
+            f"{what} is mined but not yet visible",
+            hint="Try again: nothing is done twice.",
+        )
+    return found
+
+
+def _encode(call: RoundCall | FinaliseCall | AttestCall) -> tuple[str, list[Any]]:
     if isinstance(call, RoundCall):
         return "recordRound", [
             bytes32(call.task_id),
@@ -307,7 +422,7 @@ def _encode(call: RoundCall | FinaliseCall) -> tuple[str, list[Any]]:
     )
     # The contract wants signers in increasing order, so that it can see that none counts twice.
     in_order = sorted(call.signatures, key=lambda node: int(node, 16))
-    return "finalise", [
+    return "attest" if isinstance(call, AttestCall) else "finalise", [
         bytes32(call.task_id),
         last,
         bytes32(call.model_digest),

@@ -1,5 +1,6 @@
 """An account that sends transactions: nonces, fees, and receipts that are waited for."""
 
+import math
 import secrets
 import threading
 import time
@@ -12,7 +13,7 @@ from hexbytes import HexBytes
 from web3.exceptions import TransactionNotFound, Web3RPCError
 from web3.types import TxParams, TxReceipt
 
-from twopm_flower.chain.base import Receipt, SignedTransaction
+from twopm_flower.chain.base import Inclusion, Receipt, SignedTransaction
 from twopm_flower.chain.contracts import explain_revert
 from twopm_flower.chain.evm_rpc import EvmRpc, hash_argument, rpc_message
 from twopm_flower.errors import ChainError, ChainUnavailable
@@ -21,6 +22,8 @@ from twopm_flower.signer.base import Signer
 RECEIPT_TIMEOUT_S = 120.0
 GAS_MARGIN = 1.2
 MAX_ODD_WEI = 2**24
+# Nodes replace a transaction only for a tenth or an eighth more, on both fees.
+BUMP = 1.125
 POLL_FIRST_S, POLL_LONGEST_S = 0.02, 2.0
 
 # Words of geth, anvil, reth and the embedded chain for one and the same thing.
@@ -104,10 +107,54 @@ class EvmAccount:
             hint="Give each busy process an account of its own.",
         )
 
-    def sign(self, what: str, data: str, to: str) -> SignedTransaction:
-        """Sign a transaction with the next nonce, without sending it."""
+    def next_nonce(self) -> int:
+        """Return the nonce that the account's next transaction takes."""
+        with self._lock, self._rpc.asking("eth_getTransactionCount") as web3:
+            account = to_checksum_address(self.address)
+            return max(web3.eth.get_transaction_count(account, "pending"), self._next_nonce)
+
+    def sign(
+        self,
+        what: str,
+        data: str,
+        to: str,
+        *,
+        nonce: int | None = None,
+        replacing: SignedTransaction | None = None,
+    ) -> SignedTransaction:
+        """Sign a transaction, without sending it.
+
+        Parameters
+        ----------
+        what : str
+            What it does, for messages.
+        data, to : str
+            Hexadecimal call data, and the contract.
+        nonce : int, optional
+            The nonce to use; the next one otherwise.
+        replacing : SignedTransaction, optional
+            A transaction of the same nonce that this one has to outbid.
+        """
         with self._lock:
-            return self._sign(what, data, to)
+            return self._sign(what, data, to, nonce=nonce, replacing=replacing)
+
+    def inclusion(self, transaction_hash: str) -> Inclusion | None:
+        """Return where a transaction stands, or None while it is in no block."""
+        receipt = self.receipt(transaction_hash)
+        if receipt is None:
+            return None
+        with self._rpc.asking("the latest blocks") as web3:
+            latest = int(web3.eth.block_number)
+            final = int(web3.eth.get_block("finalized")["number"])
+        block = int(receipt["blockNumber"])
+        return Inclusion(
+            transaction_hash=transaction_hash,
+            block_number=block,
+            block_hash="0x" + bytes(receipt["blockHash"]).hex(),
+            succeeded=receipt["status"] == 1,
+            confirmations=max(0, latest - block + 1),
+            final=block <= final,
+        )
 
     def broadcast(self, transaction: SignedTransaction) -> bool:
         """Send a signed transaction, or send it again.
@@ -154,7 +201,15 @@ class EvmAccount:
             except TransactionNotFound:
                 return None
 
-    def _sign(self, what: str, data: str, to: str | None) -> SignedTransaction:
+    def _sign(
+        self,
+        what: str,
+        data: str,
+        to: str | None,
+        *,
+        nonce: int | None = None,
+        replacing: SignedTransaction | None = None,
+    ) -> SignedTransaction:
         call: TxParams = {"from": to_checksum_address(self.address), "data": HexBytes(data)}
         if to is not None:
             call["to"] = to_checksum_address(to)
@@ -166,7 +221,7 @@ class EvmAccount:
         fields: dict[str, Any] = {
             "type": 2,
             "chainId": self._chain_id,
-            "nonce": max(pending, self._next_nonce),
+            "nonce": max(pending, self._next_nonce) if nonce is None else nonce,
             "data": data,
             "value": 0,
             "gas": int(gas * GAS_MARGIN),
@@ -178,8 +233,17 @@ class EvmAccount:
         }
         if to is not None:
             fields["to"] = to
+        if replacing is not None:
+            factor = max(BUMP * replacing.fee / fields["maxFeePerGas"], BUMP)
+            for fee in ("maxFeePerGas", "maxPriorityFeePerGas"):
+                fields[fee] = math.ceil(fields[fee] * factor)
         raw = self._signer.sign_transaction(fields)
-        return SignedTransaction(raw=raw, transaction_hash="0x" + keccak(raw).hex())
+        return SignedTransaction(
+            raw=raw,
+            transaction_hash="0x" + keccak(raw).hex(),
+            nonce=fields["nonce"],
+            fee=fields["maxFeePerGas"],
+        )
 
     def _broadcast(self, transaction: SignedTransaction) -> bool:
         nonce = int(TypedTransaction.from_bytes(HexBytes(transaction.raw)).as_dict()["nonce"])

@@ -6,17 +6,24 @@ from typing import Any, cast
 from eth_typing import BlockNumber
 from eth_utils.address import to_checksum_address
 from web3.contract import Contract as Web3Contract
-from web3.exceptions import ABIEventNotFound
+from web3.exceptions import ABIEventNotFound, BlockNotFound
 from web3.types import EventData
 
 from twopm_flower.chain.base import (
+    Attestation,
+    ChainEvent,
+    ChainStatus,
+    DataCommitment,
     Finalisation,
     Member,
+    ReceiptAnchor,
+    RegisteredNode,
     RoundRecord,
     TaskPhase,
     TaskState,
 )
-from twopm_flower.chain.contracts import load_contract
+from twopm_flower.chain.contracts import CONTRACTS, load_contract
+from twopm_flower.chain.evm_events import read_event
 from twopm_flower.chain.evm_rpc import REQUEST_TIMEOUT_S, Endpoint, EvmRpc, bytes32, hex32
 from twopm_flower.errors import ChainError, WrongChain
 from twopm_flower.records.bundle import Deployment
@@ -50,15 +57,28 @@ class EvmReader:
         self._rpc = EvmRpc(endpoint, timeout_s=request_timeout_s)
         self._deployment = deployment
         self._checked = False
-        self._nodes = self._contract("NodeRegistry", deployment.node_registry)
-        self._tasks = self._contract("TaskRegistry", deployment.task_registry)
+        self._addresses = dict(
+            zip(
+                CONTRACTS,
+                (
+                    deployment.node_registry,
+                    deployment.task_registry,
+                    deployment.data_registry,
+                    deployment.receipt_registry,
+                ),
+                strict=True,
+            )
+        )
+        self._nodes, self._tasks, self._data, self._receipts = (
+            self._contract(name, address) for name, address in self._addresses.items()
+        )
 
     def deployment(self) -> Deployment:
         """Return the pinned deployment."""
         return self._deployment
 
     def check(self) -> None:
-        """Check chain id, genesis and both contracts' code; done by itself before first use.
+        """Check chain id, genesis and the contracts' code; done by itself before first use.
 
         Raises
         ------
@@ -72,8 +92,8 @@ class EvmReader:
             chain_id = web3.eth.chain_id
             genesis = web3.eth.get_block(BlockNumber(0))["hash"]
             codes = {
-                "NodeRegistry": web3.eth.get_code(to_checksum_address(pinned.node_registry)),
-                "TaskRegistry": web3.eth.get_code(to_checksum_address(pinned.task_registry)),
+                name: web3.eth.get_code(to_checksum_address(address))
+                for name, address in self._addresses.items()
             }
         hint = f"Check the address of the chain ({self._rpc.name}) and the deployment file."
         if chain_id != pinned.chain_id:
@@ -85,10 +105,11 @@ class EvmReader:
         for name, code in codes.items():
             if not load_contract(name).is_deployed_as(bytes(code)):
                 raise WrongChain(f"the code of {name} is not this version's", hint=hint)
-        with self._rpc.asking("nodeRegistry"):
-            linked = self._tasks.functions.nodeRegistry().call()
-        if linked != pinned.node_registry:
-            raise WrongChain(f"the tasks use the node registry {linked}", hint=hint)
+        for contract in (self._tasks, self._data):
+            with self._rpc.asking("nodeRegistry"):
+                linked = contract.functions.nodeRegistry().call()
+            if linked != pinned.node_registry:
+                raise WrongChain(f"the contracts use the node registry {linked}", hint=hint)
         self._checked = True
 
     def head_block(self) -> int:
@@ -96,6 +117,54 @@ class EvmReader:
         self._require_checked()
         with self._rpc.asking("eth_blockNumber") as web3:
             return int(web3.eth.block_number)
+
+    def status(self) -> ChainStatus:
+        """Return how the chain is doing."""
+        self._require_checked()
+        with self._rpc.asking("the latest blocks") as web3:
+            latest = web3.eth.get_block("latest")
+            final = web3.eth.get_block("finalized")
+        return ChainStatus(
+            family=self._deployment.family,
+            endpoint=self._rpc.name,
+            chain_id=self._deployment.chain_id,
+            head_block=int(latest["number"]),
+            final_block=int(final["number"]),
+            head_time=int(latest["timestamp"]),
+        )
+
+    def block_hash(self, number: int) -> str | None:
+        """Return the hash of a block, or None where there is none with this number."""
+        self._require_checked()
+        with self._rpc.asking("eth_getBlockByNumber") as web3:
+            try:
+                return hex32(web3.eth.get_block(BlockNumber(number))["hash"])
+            except BlockNotFound:
+                return None
+
+    def events(self, first_block: int, last_block: int) -> tuple[ChainEvent, ...]:
+        """Return all events of our contracts in these blocks, in order."""
+        self._require_checked()
+        addresses = [to_checksum_address(address) for address in self._addresses.values()]
+        with self._rpc.asking("eth_getLogs") as web3:
+            logs = web3.eth.get_logs(
+                {
+                    "address": addresses,
+                    "fromBlock": BlockNumber(first_block),
+                    "toBlock": BlockNumber(last_block),
+                }
+            )
+            contracts = {
+                contract.address: contract
+                for contract in (self._nodes, self._tasks, self._data, self._receipts)
+            }
+            found = [
+                read_event(contracts[entry["address"]], entry)
+                for entry in logs
+                if entry["address"] in contracts
+                and first_block <= entry["blockNumber"] <= last_block
+            ]
+        return tuple(sorted(found, key=lambda event: (event.block_number, event.index)))
 
     def task(self, task_id: str) -> TaskState:
         """Return a task.
@@ -164,6 +233,48 @@ class EvmReader:
         """Return the nonce that the node's next registration has to carry."""
         return int(self._call(self._nodes, "nonceOf", to_checksum_address(node)))
 
+    def nodes(self) -> tuple[RegisteredNode, ...]:
+        """Return the nodes on the register, in the order of their first registration."""
+        seen = [event["args"]["node"] for event in self._logs(self._nodes, "NodeRegistered", {})]
+        keys = {node: self.registered_key(node) for node in dict.fromkeys(seen)}
+        return tuple(
+            RegisteredNode(node=node, sealing_key=key) for node, key in keys.items() if key
+        )
+
+    def data_commitments(self, node: str, dataset: str | None = None) -> tuple[DataCommitment, ...]:
+        """Return a node's commitments, oldest first.
+
+        Raises
+        ------
+        WrongChain
+            The versions have gaps, or not as many as are stored: the endpoint hides some.
+        """
+        wanted: dict[str, Any] = {"node": to_checksum_address(node)}
+        if dataset is not None:
+            wanted["dataset"] = bytes32(dataset)
+        found = tuple(
+            DataCommitment(
+                node=event["args"]["node"],
+                dataset=hex32(event["args"]["dataset"]),
+                version=event["args"]["version"],
+                commitment=hex32(event["args"]["commitment"]),
+                samples=event["args"]["samples"],
+                **_place(event),
+            )
+            for event in self._logs(self._data, "DataPublished", wanted)
+        )
+        versions: dict[str, list[int]] = {} if dataset is None else {dataset: []}
+        for commitment in found:
+            versions.setdefault(commitment.dataset, []).append(commitment.version)
+        for name, numbers in versions.items():
+            stored = self._call(self._data, "versionOf", wanted["node"], bytes32(name))
+            if numbers != list(range(1, stored + 1)):
+                raise WrongChain(
+                    f"dataset {name} of {node} has {stored} versions, the events show {numbers}",
+                    hint="Ask another endpoint: this one hides or makes up events, or lags behind.",
+                )
+        return found
+
     def round_records(self, task_id: str) -> tuple[RoundRecord, ...]:
         """Return all records in order, superseded ones included.
 
@@ -202,6 +313,33 @@ class EvmReader:
                 return self._record(task_id, event)
         return None
 
+    def attestations(self, task_id: str) -> tuple[Attestation, ...]:
+        """Return what quorums attested of a task's rounds, oldest first."""
+        return tuple(
+            Attestation(
+                task_id=task_id,
+                round=event["args"]["round"],
+                manifest_digest=hex32(event["args"]["manifestDigest"]),
+                model_digest=hex32(event["args"]["modelDigest"]),
+                metrics_digest=hex32(event["args"]["metricsDigest"]),
+                signers=event["args"]["signers"],
+                **_place(event),
+            )
+            for event in self._events("ModelAttested", task_id)
+        )
+
+    def receipt_anchor(self, issuer: str, root: str) -> ReceiptAnchor | None:
+        """Return where an issuer anchored a batch, or None."""
+        wanted = {"issuer": to_checksum_address(issuer), "root": bytes32(root)}
+        for event in self._logs(self._receipts, "ReceiptsAnchored", wanted):
+            return ReceiptAnchor(
+                issuer=event["args"]["issuer"],
+                root=root,
+                count=event["args"]["count"],
+                **_place(event),
+            )
+        return None
+
     def finalisation(self, task_id: str) -> Finalisation | None:
         """Return how the task was finalised, or None."""
         for event in self._events("TaskFinalised", task_id):
@@ -212,9 +350,7 @@ class EvmReader:
                 metrics_digest=hex32(values["metricsDigest"]),
                 head=hex32(values["head"]),
                 signers=values["signers"],
-                block_number=event["blockNumber"],
-                block_hash=hex32(event["blockHash"]),
-                transaction_hash=hex32(event["transactionHash"]),
+                **_place(event),
             )
         return None
 
@@ -229,18 +365,20 @@ class EvmReader:
             manifest_digest=hex32(values["manifestDigest"]),
             updates_root=hex32(values["updatesRoot"]),
             head=hex32(values["head"]),
-            block_number=event["blockNumber"],
-            block_hash=hex32(event["blockHash"]),
-            transaction_hash=hex32(event["transactionHash"]),
+            **_place(event),
             gas_used=int(gas_used),
         )
 
     def _events(self, name: str, task_id: str, **indexed: int) -> Sequence[EventData]:
+        return self._logs(self._tasks, name, {"taskId": bytes32(task_id), **indexed})
+
+    def _logs(
+        self, contract: Web3Contract, name: str, wanted: dict[str, Any]
+    ) -> Sequence[EventData]:
         self._require_checked()
-        wanted = {"taskId": bytes32(task_id), **indexed}
         with self._rpc.asking(name):
             try:
-                event = self._tasks.events[name]()
+                event = contract.events[name]()
             except ABIEventNotFound as error:
                 raise ChainError(f"the contract has no event {name}") from error
             found = list(event.get_logs(from_block=0, argument_filters=wanted))
@@ -248,7 +386,7 @@ class EvmReader:
         return [
             entry
             for entry in found
-            if entry["address"] == self._deployment.task_registry
+            if entry["address"] == contract.address
             and all(entry["args"][field] == value for field, value in wanted.items())
         ]
 
@@ -264,6 +402,14 @@ class EvmReader:
     def _contract(self, name: str, address: str) -> Web3Contract:
         abi = load_contract(name).abi
         return self._rpc.web3.eth.contract(address=to_checksum_address(address), abi=abi)
+
+
+def _place(event: EventData) -> dict[str, Any]:
+    return {
+        "block_number": event["blockNumber"],
+        "block_hash": hex32(event["blockHash"]),
+        "transaction_hash": hex32(event["transactionHash"]),
+    }
 
 
 def _output_fields(function: str) -> list[dict[str, Any]]:

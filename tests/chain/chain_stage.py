@@ -1,11 +1,16 @@
-"""A coordinator, some nodes and their tasks on a real chain, for the tests of this folder."""
+"""A coordinator, some nodes and their tasks on a real chain, whatever chain it is."""
 
 import secrets
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from twopm_flower.chain.base import FinalRound, TaskState
-from twopm_flower.chain.evm import EvmConnector
+import pytest
+
+from twopm_flower.chain.base import ChainConnector, FinalRound, TaskState
+from twopm_flower.errors import TransactionReverted
 from twopm_flower.records.statements import (
+    DataPublication,
+    Departure,
     Domain,
     Membership,
     ModelStatement,
@@ -21,6 +26,14 @@ def digest(number: int) -> str:
     return f"0x{number:064x}"
 
 
+@contextmanager
+def refused(error_name):
+    """Expect a refusal by the rule with this name."""
+    with pytest.raises(TransactionReverted) as refusal:
+        yield refusal
+    assert refusal.value.error_name == error_name, str(refusal.value)
+
+
 def new_node() -> LocalSigner:
     return LocalSigner(secrets.token_bytes(32))
 
@@ -33,7 +46,7 @@ def in_signing_order(nodes: list[LocalSigner]) -> list[LocalSigner]:
 class Stage:
     """Plays coordinator and nodes; `keys` remembers each node's sealing key."""
 
-    connector: EvmConnector
+    connector: ChainConnector
     keys: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -57,6 +70,25 @@ class Stage:
         self.connector.register_node(node.address, key, FAR_FUTURE, signature)
         self.keys[node.address] = key
         return key
+
+    def departure(self, node, *, nonce, deadline=FAR_FUTURE) -> str:
+        statement = Departure(node=node.address, nonce=nonce, deadline=deadline)
+        return sign(statement, node, self.node_domain).signature
+
+    def depart(self, node):
+        nonce = self.connector.registration_nonce(node.address)
+        signature = self.departure(node, nonce=nonce)
+        return self.connector.deregister_node(node.address, FAR_FUTURE, signature)
+
+    def publication(self, node, version, **changes) -> dict:
+        values = {"dataset": digest(50), "commitment": digest(500 + version), "samples": 20}
+        statement = DataPublication(node=node.address, version=version, **values | changes)
+        signed = sign(statement, node, self.connector.deployment().data_domain)
+        return {**values, **changes, "version": version, "signature": signed.signature}
+
+    def publish(self, node, version, **changes):
+        values = self.publication(node, version, **changes)
+        return self.connector.publish_data(node.address, **values)
 
     def registered_nodes(self, count: int) -> list[LocalSigner]:
         nodes = [new_node() for _ in range(count)]
@@ -126,6 +158,12 @@ class Stage:
             "metrics_digest": digest(8),
         } | changes
         return sign(ModelStatement(**values), node, self.task_domain).signature
+
+    def attest(self, task_id, nodes):
+        signatures = {node.address: self.model_signature(task_id, node) for node in nodes}
+        return self.connector.attest_model(
+            task_id, self.last_record(task_id), digest(7), digest(8), signatures
+        )
 
     def finalise(self, task_id, nodes):
         signatures = {node.address: self.model_signature(task_id, node) for node in nodes}

@@ -29,6 +29,7 @@ Each says what was wrong, with which value, and what to do next::
     ├── SignerError              an isolated signer cannot be used
     │   ├── SignerUnavailable    nobody answers: worth trying again
     │   ├── SignerRefused        its policy says no; the reason is told
+    │   ├── SignerRequestError   a request that is none, or that it does not know
     │   └── SignerMismatch       what came back is not what was to be signed: an alarm
     ├── NodeBehind               this node missed an opening and needs it again
     ├── ProtocolViolation        a party broke the protocol of a round; the node stops
@@ -201,6 +202,22 @@ class SignerUnavailable(SignerError):
 
 class SignerRefused(SignerError):
     """The signer's policy does not allow what was to be signed."""
+
+
+class SignerRequestError(SignerError):
+    """A request that is none, or for a method that the signer does not have.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong with it.
+    code : int
+        JSON-RPC's code for that.
+    """
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class SignerMismatch(SignerError):

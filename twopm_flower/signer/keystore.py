@@ -59,25 +59,7 @@ class LocalSigner:
             Missing, readable by others, or not a key; the password does not open it; or a
             password is named and the key is not encrypted.
         """
-        text = read_private(path, "key file")
-        if text.lstrip().startswith("{"):
-            return cls(_decrypt(path, text, password_file))
-        if password_file is not None:
-            raise ConfigError(
-                f"the password file {password_file} is set, but {path} is no encrypted keystore",
-                hint="Encrypt the key, or take the password file out of the settings.",
-            )
-        digits = text.strip().removeprefix("0x")
-        try:
-            key = bytes.fromhex(digits)
-        except ValueError:
-            key = b""
-        if len(key) != 32:
-            raise ConfigError(
-                f"{path} holds neither 64 hexadecimal digits nor an encrypted keystore",
-                hint="Point the setting at the right file, or create a key.",
-            )
-        return cls(key)
+        return cls(read_key(path, password_file=password_file))
 
     @property
     def address(self) -> str:
@@ -118,6 +100,29 @@ class LocalSigner:
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("a signer is not serialised: its key stays where it is")
+
+
+def read_key(path: Path, *, password_file: Path | None = None) -> bytes:
+    """Return the 32 bytes of a secp256k1 key file; see :meth:`LocalSigner.from_file`."""
+    text = read_private(path, "key file")
+    if text.lstrip().startswith("{"):
+        return _decrypt(path, text, password_file)
+    if password_file is not None:
+        raise ConfigError(
+            f"the password file {password_file} is set, but {path} is no encrypted keystore",
+            hint="Encrypt the key, or take the password file out of the settings.",
+        )
+    digits = text.strip().removeprefix("0x")
+    try:
+        key = bytes.fromhex(digits)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ConfigError(
+            f"{path} holds neither 64 hexadecimal digits nor an encrypted keystore",
+            hint="Point the setting at the right file, or create a key.",
+        )
+    return key
 
 
 def create_key_file(path: Path, *, password_file: Path | None = None) -> LocalSigner:

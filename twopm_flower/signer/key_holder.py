@@ -1,0 +1,80 @@
+"""Who holds the key of a signing service, and signs the digests that its policy allowed."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_typing import Hash32
+
+from twopm_flower.errors import ConfigError
+from twopm_flower.signer.keystore import read_key
+
+
+class KeyHolder(Protocol):
+    """Holds one secp256k1 key: a key file, or a service that signs digests.
+
+    A key management service that answers in DER fits here: its signature is brought to low s,
+    and v is whichever of 27 and 28 recovers `address`.
+    """
+
+    @property
+    def address(self) -> str:
+        """The EIP-55 address of the key."""
+        ...
+
+    def unsafe_sign_digest(self, digest: bytes) -> bytes:
+        """Sign a 32-byte digest that the policy allowed; nobody else may call this.
+
+        Returns
+        -------
+        bytes
+            65 bytes ``r || s || v``, low s, v 27 or 28. The same digest may give the same
+            signature (RFC 6979) or another one.
+        """
+        ...
+
+
+class LocalKeyHolder:
+    """Holds a key in this process's memory; neither `repr` nor any error shows it.
+
+    Parameters
+    ----------
+    key : bytes
+        The 32-byte private key.
+
+    Raises
+    ------
+    ConfigError
+        Not a private key.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        account: LocalAccount | None = None
+        # eth-keys' messages may quote the key, so none of them travels on with our own error.
+        with suppress(Exception):
+            account = Account.from_key(key)
+        if account is None:
+            raise ConfigError("the key is not a secp256k1 private key of 32 bytes")
+        self._account = account
+
+    @classmethod
+    def from_file(cls, path: Path, *, password_file: Path | None = None) -> "LocalKeyHolder":
+        """Read a key file, as :meth:`LocalSigner.from_file` does."""
+        return cls(read_key(path, password_file=password_file))
+
+    @property
+    def address(self) -> str:
+        """The EIP-55 address of the key."""
+        return str(self._account.address)
+
+    def unsafe_sign_digest(self, digest: bytes) -> bytes:
+        """Sign a digest; see :class:`KeyHolder`."""
+        return bytes(self._account.unsafe_sign_hash(Hash32(digest)).signature)
+
+    def __repr__(self) -> str:
+        return f"LocalKeyHolder(address={self.address!r}, key=<redacted>)"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a key holder is not serialised: its key stays where it is")

@@ -1,0 +1,80 @@
+"""JSON-RPC between a signer and those who ask it: bytes in, a status and bytes out."""
+
+import json
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import pydantic_core
+
+from twopm_flower.errors import SignerError, SignerRefused, SignerRequestError
+from twopm_flower.signer.service import SigningService
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
+PARSE_ERROR, NO_REQUEST, BROKEN = -32700, -32600, -32603
+# "Transaction rejected" of EIP-1474
+REFUSED: Final = -32003
+NOTHING_SIGNED: Final = "the signer failed, and signed nothing"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP status and a JSON body."""
+
+    status: HTTPStatus
+    body: bytes
+
+
+def answer(service: SigningService, body: bytes, *, client: str) -> Answer:
+    """Answer one JSON-RPC request; whatever it is, nothing is raised and no secret told."""
+    number = None
+    try:
+        request = _read(body)
+        number = request["id"]
+        result = service.call(request["method"], request.get("params", []), client=client)
+    except SignerRefused as error:
+        status, code, words = HTTPStatus.PRECONDITION_FAILED, REFUSED, error.message
+    except SignerRequestError as error:
+        status, code, words = HTTPStatus.BAD_REQUEST, error.code, error.message
+    except Exception as error:  # noqa: BLE001  # its text might hold what only the signer knows
+        status, code, words = HTTPStatus.INTERNAL_SERVER_ERROR, BROKEN, NOTHING_SIGNED
+        told = error.message if isinstance(error, SignerError) else type(error).__name__
+        log.critical("%s: %s", NOTHING_SIGNED, told)
+    else:
+        return _said(HTTPStatus.OK, {"jsonrpc": "2.0", "id": number, "result": result})
+    return _said(
+        status, {"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": words}}
+    )
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    try:
+        request = pydantic_core.from_json(body, allow_inf_nan=False, cache_strings="none")
+    except ValueError:
+        raise SignerRequestError("the request is not JSON", code=PARSE_ERROR) from None
+    if isinstance(request, list):
+        raise SignerRequestError("several requests at once are not answered", code=NO_REQUEST)
+    if not isinstance(request, dict) or not _is_request(request):
+        raise SignerRequestError(
+            "not a JSON-RPC 2.0 request: jsonrpc, id, method and params", code=NO_REQUEST
+        )
+    return request
+
+
+def _is_request(request: dict[str, Any]) -> bool:
+    return (
+        request.keys() <= {"jsonrpc", "id", "method", "params"}
+        and request.get("jsonrpc") == "2.0"
+        and isinstance(request.get("method"), str)
+        and isinstance(request.get("params", []), (list, dict))
+        and isinstance(request.get("id"), (int, str))
+        and len(str(request["id"])) <= 80
+    )
+
+
+def _said(status: HTTPStatus, value: Any) -> Answer:
+    return Answer(status, json.dumps(value).encode())

@@ -112,12 +112,6 @@ def test_rounds_are_measured_and_written(twopm, tmp_path):
     assert len(json.loads(file.read_text())["encrypted"]) == 2
 
 
-def test_only_the_showcase_can_be_deployed(twopm):
-    outcome = twopm("bench", "round", "--deployed", "--parameters", "1000")
-    assert outcome.status == 1
-    assert "Only the showcase" in outcome.err
-
-
 def test_a_module_in_the_working_folder_does_not_stand_in_for_a_design(
     twopm, tmp_path, monkeypatch
 ):

@@ -45,9 +45,9 @@ class RoundOptions:
     rounds, nodes : int
     privacy : str
     parameters : int or None
-        Size of a made-up app; None is the showcase.
-    rows : int
-        Training rows of each node in the made-up app.
+        About the size of a made-up app, see `round_app`; None is the showcase.
+    rows, epochs : int
+        Training rows of each node in the made-up app, and how often a round goes over them.
     command : str
         What the report says was called.
     """
@@ -56,21 +56,35 @@ class RoundOptions:
     nodes: int = 3
     privacy: TrustMode = "shared-key"
     parameters: int | None = None
-    rows: int = 2000
+    rows: int = round_app.ROWS
+    epochs: int = round_app.EPOCHS
     command: str = "twopm bench round"
 
     def __post_init__(self) -> None:
         if self.parameters is not None and self.parameters < round_app.SMALLEST:
             raise ConfigError(
-                f"A model of {self.parameters} parameters is too small for three hidden layers.",
+                f"A model of {self.parameters} parameters is too small for two convolutions.",
                 hint=f"Use {round_app.SMALLEST} or more, or leave --parameters out.",
             )
-        if self.rounds < 1 or self.nodes < 3 or self.rows < 1:
+        if self.rounds < 1 or self.nodes < 3 or self.rows < 1 or self.epochs < 1:
             raise ConfigError(
-                f"{self.rounds} rounds of {self.nodes} nodes with {self.rows} rows cannot be "
-                "measured.",
-                hint="Use at least 1 round, 3 nodes and 1 row.",
+                f"{self.rounds} rounds of {self.nodes} nodes with {self.rows} rows and "
+                f"{self.epochs} epochs cannot be measured.",
+                hint="Use at least 1 round, 3 nodes, 1 row and 1 epoch.",
             )
+
+    @property
+    def made_up_config(self) -> dict[str, int]:
+        """The run configuration of the made-up app; empty for the showcase."""
+        if self.parameters is None:
+            return {}
+        return {
+            "parameters": self.parameters,
+            "rows": self.rows,
+            "epochs": self.epochs,
+            "rounds": self.rounds,
+            "nodes": self.nodes,
+        }
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ class _App:
 
     def client(self, options: RoundOptions, *mods: Any) -> ClientApp:
         if options.parameters is not None:
-            return round_app.client_app(options.parameters, options.rows, list(mods))
+            return round_app.client_app(list(mods))
         app = ClientApp(mods=list(mods))
         app.train()(showcase_client.train)
         app.evaluate()(showcase_client.evaluate)
@@ -108,9 +122,10 @@ def run_round(options: RoundOptions, progress: Progress) -> RoundReport:
         machine=this_machine(),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=options.command,
-        app="showcase" if options.parameters is None else "perceptron",
+        app="showcase" if options.parameters is None else "network",
         parameters=sum(array.size for array in app.model.values()),
         rows=None if options.parameters is None else options.rows,
+        epochs=None if options.parameters is None else options.epochs,
         nodes=options.nodes,
         privacy=options.privacy,
         encrypted=tuple(encrypted.rounds),
@@ -133,7 +148,7 @@ def _showcase(folder: Path, students: StudentTable) -> _App:
 
 def _made_up(options: RoundOptions) -> _App:
     model = round_app.initial(options.parameters or 0)
-    return _App(model=model, run_config={}, train_config={}, node_config={})
+    return _App(model=model, run_config=options.made_up_config, train_config={}, node_config={})
 
 
 def _plain(app: _App, options: RoundOptions) -> Clock:

@@ -52,11 +52,15 @@ class DeployedRound(_Record):
         Both exchanges and what the server did between them.
     own_s : float
         The server's part of it.
+    mod_s : float or None
+        Within the mods of the slowest node, both exchanges together; None where nodes do not
+        measure it.
     """
 
     round: int
     wall_s: float
     own_s: float
+    mod_s: float | None = None
 
 
 class Deployed(_Record):
@@ -66,8 +70,9 @@ class Deployed(_Record):
     ----------
     rounds : tuple of DeployedRound
     overhead_s : float
-        What mod and strategy add to a round: the strategy's time, and the mods' on as many
-        cores as there are, both as measured in one process.
+        What mod and strategy add to a round: the strategy's time as measured in one process,
+        and the slowest node's mods. Where nodes do not measure these, they are those of all
+        nodes in one process, shared among as many cores as there are.
     share : float
         `overhead_s` over the median round of the deployment.
     """
@@ -87,11 +92,12 @@ class RoundReport(_Record):
         UTC, ISO 8601.
     command : str
     app : str
-        ``showcase``, or ``perceptron``.
+        ``showcase``, or ``network``, the made-up one of `round_app`.
     parameters : int
         Of the model, in fact.
-    rows : int or None
-        Training rows of each node; None for the showcase, whose data says.
+    rows, epochs : int or None
+        Training rows of each node and how often a round goes over them; None for the
+        showcase, whose data and run configuration say.
     nodes : int
     privacy : str
     encrypted, plain : tuple of RoundFigures
@@ -103,9 +109,10 @@ class RoundReport(_Record):
     machine: Machine
     date: str
     command: str
-    app: Literal["showcase", "perceptron"]
+    app: Literal["showcase", "network"]
     parameters: int
     rows: int | None
+    epochs: int | None
     nodes: int
     privacy: TrustMode
     encrypted: tuple[RoundFigures, ...]
@@ -128,10 +135,13 @@ class RoundReport(_Record):
     def with_deployment(self, rounds: tuple[DeployedRound, ...]) -> "RoundReport":
         """Return the report with what a deployment of the same app took."""
         at_once = min(self.nodes, self.machine.cores)
-        overhead = statistics.median(
-            figures.strategy_s + figures.mod_s / at_once for figures in self.steady
+        steady = rounds[1:] or rounds
+        measured = [figures.mod_s for figures in steady if figures.mod_s is not None]
+        mods = measured or [figures.mod_s / at_once for figures in self.steady]
+        overhead = statistics.median(mods) + statistics.median(
+            figures.strategy_s for figures in self.steady
         )
-        wall = statistics.median(figures.wall_s for figures in rounds[1:] or rounds)
+        wall = statistics.median(figures.wall_s for figures in steady)
         deployed = Deployed(rounds=rounds, overhead_s=overhead, share=overhead / wall)
         return self.model_copy(update={"deployed": deployed})
 

@@ -10,13 +10,15 @@ from rich.table import Table
 from twopm_flower.bench.he_table import milliseconds
 from twopm_flower.bench.round_report import RoundReport
 
+_TITLES = {"showcase": "showcase", "network": "convolutional network"}
+
 
 def render(report: RoundReport) -> RenderableType:
     """Return the rounds, and what they come to."""
-    rows = "" if report.rows is None else f", {report.rows:,} rows each"
+    rows = "" if report.rows is None else f" of {report.rows:,} rows, epochs: {report.epochs}"
     table = Table(
-        title=f"[bold]{report.app}, {report.parameters:,} parameters[/], {report.nodes} nodes"
-        f"{rows}, {report.privacy}",
+        title=f"[bold]{_TITLES[report.app]}, {report.parameters:,} parameters[/], "
+        f"{report.nodes} nodes{rows}, {report.privacy}",
         title_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,

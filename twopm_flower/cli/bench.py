@@ -92,23 +92,22 @@ def round_(
     parameters: Annotated[
         int | None,
         typer.Option(
-            min=1000, help="Train a made-up model of that size.", show_default="the showcase"
+            min=1000, help="Train a made-up network of that size.", show_default="the showcase"
         ),
     ] = None,
     rows: Annotated[
-        int, typer.Option(min=1, help="Training rows of a node, for a made-up model.")
-    ] = 2000,
+        int, typer.Option(min=1, help="Training rows of a node, for a made-up network.")
+    ] = 500,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs in a round, for a made-up network.")
+    ] = 5,
     deployed: Annotated[
-        bool, typer.Option("--deployed", help="Also deploy the showcase, as the demo does.")
+        bool, typer.Option("--deployed", help="Also deploy the app, as the demo does.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     json: Json = False,
 ) -> None:
     """Measure what encryption, checks and records add to whole rounds of an app."""
-    if deployed and parameters is not None:
-        raise ConfigError(
-            "Only the showcase can be deployed.", hint="Leave --parameters or --deployed out."
-        )
     from twopm_flower.bench.round import RoundOptions, run_round  # noqa: PLC0415
     from twopm_flower.bench.round_table import render  # noqa: PLC0415
 
@@ -118,6 +117,7 @@ def round_(
         privacy=privacy.value,
         parameters=parameters,
         rows=rows,
+        epochs=epochs,
         command=_command(),
     )
     with _Bar(quiet=json) as bar:
@@ -213,20 +213,24 @@ class _Bar:
 
 
 def _deploy(options: "RoundOptions", bar: _Bar) -> "tuple[DeployedRound, ...]":
-    from twopm_flower.bench.round_report import DeployedRound  # noqa: PLC0415
+    from twopm_flower.bench.round import CLIP  # noqa: PLC0415
+    from twopm_flower.bench.round_deployment import (  # noqa: PLC0415
+        deploy_made_up,
+        deployed_rounds,
+    )
     from twopm_flower.cli.demo_story import DemoOptions, run_demo  # noqa: PLC0415
 
-    demo = DemoOptions(rounds=options.rounds, nodes=options.nodes, privacy=options.privacy)
     with tempfile.TemporaryDirectory() as folder:
-        timings = run_demo(Path(folder), demo, bar).timings
-    return tuple(
-        DeployedRound(
-            round=timing.round,
-            wall_s=timing.train_s + timing.own_s + timing.evaluate_s,
-            own_s=timing.own_s,
-        )
-        for timing in timings.rounds
-    )
+        if options.parameters is not None:
+            return deploy_made_up(
+                Path(folder),
+                run_config=options.made_up_config,
+                privacy=options.privacy,
+                clip=CLIP,
+                told=bar.done,
+            )
+        demo = DemoOptions(rounds=options.rounds, nodes=options.nodes, privacy=options.privacy)
+        return deployed_rounds(run_demo(Path(folder), demo, bar).timings)
 
 
 def _nothing_measured(skipped: "Sequence[Skipped]") -> BenchmarkError:

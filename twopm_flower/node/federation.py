@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy.typing as npt
+
 from twopm_flower.chain.backends import LocalChain, backend
 from twopm_flower.chain.base import ChainConnector, ChainReader
 from twopm_flower.config import ChainSettings
@@ -30,6 +32,7 @@ from twopm_flower.node.provision import configure_home, init_node, trust
 from twopm_flower.node.terms import TaskSettings, build_student_terms
 from twopm_flower.records.bundle import NodeCard
 from twopm_flower.records.roster import Roster
+from twopm_flower.records.terms import TaskTerms
 
 NODE_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
 
@@ -136,7 +139,7 @@ class LocalFederation(Lifetime):
         app_bundle: str,
         data: Sequence[DataSource] | DataSource = DataSource(),  # noqa: B008  # frozen
     ) -> Task:
-        """Create a task and bring all nodes into it, key included.
+        """Create a task on the student data and bring all nodes into it, key included.
 
         Parameters
         ----------
@@ -149,6 +152,25 @@ class LocalFederation(Lifetime):
             Where each node finds its rows; one source is divided among all.
         """
         terms, initial = build_student_terms(run_config, settings, app_bundle=app_bundle)
+        return self.prepare_terms(terms, initial, data=data)
+
+    def prepare_terms(
+        self,
+        terms: TaskTerms,
+        initial: Mapping[str, npt.NDArray[Any]],
+        *,
+        data: Sequence[DataSource] | DataSource,
+    ) -> Task:
+        """Create a task of any terms and bring all nodes into it, key included.
+
+        Parameters
+        ----------
+        terms : TaskTerms
+        initial : mapping of str to ndarray
+            The initial model that the terms name.
+        data : DataSource or sequence of DataSource
+            Where each node finds its rows; one source is divided among all.
+        """
         invitation = create_task(self.coordinator, self.connector, terms, initial)
         task_id = invitation.task_id
         self.told(f"task {task_id[:10]}... created, terms {terms.digest[:10]}... on chain")

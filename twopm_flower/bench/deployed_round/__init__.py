@@ -1,0 +1,1 @@
+"""What the made-up app of ``twopm bench round --deployed`` submits to Flower."""

@@ -136,14 +136,15 @@ class LedgerService:
         return replay
 
     def _info(self) -> dict[str, Any]:
-        return {"genesis": self.replay.genesis.to_json(), "head": self.replay.head}
+        return {"genesis": self.replay.genesis.to_json(), "head": self._store.head()}
 
     def _entries(self, first: Any, limit: Any = MAX_PAGE_ENTRIES) -> dict[str, Any]:
         for number in (first, limit):
             if type(number) is not int or not 0 <= number < 2**53:
                 raise RpcError(INVALID_PARAMS, "first and limit are whole numbers")
-        head = self.replay.head
         page = self._store.page(max(1, first), limit)
+        # Asked for afterwards, so that it is never behind an entry that was handed out.
+        head = self._store.head()
         return {"head": head, "entries": [parse_canonical(body) for body in page]}
 
     def _submit(self, value: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A ledger's file: genesis and entries in their canonical bytes, and nothing that follows."""
 
 import sqlite3
+import threading
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -20,7 +21,7 @@ CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, body BLOB NOT NU
 
 
 class LedgerStore:
-    """One SQLite database in write-ahead mode.
+    """One SQLite database in write-ahead mode, which several threads may share.
 
     Parameters
     ----------
@@ -37,6 +38,7 @@ class LedgerStore:
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self._path = folder / FILE_NAME
+        self._lock = threading.Lock()
         if read_only and not self._path.is_file():
             raise ChainError(
                 f"there is no ledger at {folder}",
@@ -51,25 +53,29 @@ class LedgerStore:
 
     def close(self) -> None:
         """Close the database; write-ahead pages move into the main file."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def genesis(self) -> Genesis | None:
         """Return the genesis, or None before there is one."""
-        row = self._connection.execute("SELECT body FROM genesis").fetchone()
+        with self._lock:
+            row = self._connection.execute("SELECT body FROM genesis").fetchone()
         return None if row is None else self._record(Genesis, row[0])
 
     def set_genesis(self, genesis: Genesis) -> None:
         """Make a new ledger."""
-        self._connection.execute("INSERT INTO genesis VALUES (?)", (genesis.to_bytes(),))
+        with self._lock:
+            self._connection.execute("INSERT INTO genesis VALUES (?)", (genesis.to_bytes(),))
 
     def head(self) -> int:
         """Return the number of the last entry; 0 before the first."""
-        row = self._connection.execute("SELECT max(number) FROM entries").fetchone()
+        with self._lock:
+            row = self._connection.execute("SELECT max(number) FROM entries").fetchone()
         return int(row[0] or 0)
 
     def append(self, entry: Entry) -> None:
         """Keep an entry, so that it survives a power cut."""
-        with writing(self._connection):
+        with self._lock, writing(self._connection):
             self._connection.execute(
                 "INSERT INTO entries VALUES (?, ?)", (entry.number, entry.to_bytes())
             )
@@ -78,11 +84,11 @@ class LedgerStore:
         """Return entries from a number on: as many as fit a page, at least one if there is one."""
         found: list[bytes] = []
         size = 0
-        rows = self._connection.execute(
-            "SELECT body FROM entries WHERE number >= ? ORDER BY number LIMIT ?",
-            (first, max(0, min(limit, MAX_PAGE_ENTRIES))),
-        )
-        for (body,) in rows.fetchall():
+        query = "SELECT body FROM entries WHERE number >= ? ORDER BY number LIMIT ?"
+        most = max(0, min(limit, MAX_PAGE_ENTRIES))
+        with self._lock:
+            rows = self._connection.execute(query, (first, most)).fetchall()
+        for (body,) in rows:
             size += len(body)
             if found and size > MAX_PAGE_BYTES:
                 break

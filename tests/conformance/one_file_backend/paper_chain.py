@@ -30,7 +30,7 @@ class Endpoint:
 
     def answer(self, request):
         if self._url not in _OPEN:
-            raise ChainUnavailable(f"nobody keeps {self._url}")
+            raise ChainUnavailable(f"nobody keeps {self._url}", hint="Start it.")
         return _OPEN[self._url].answer(request)
 
 

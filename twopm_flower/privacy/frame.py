@@ -21,7 +21,8 @@ from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
 from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
 from twopm_flower.privacy.layout import Layout
 from twopm_flower.privacy.parameters import RING_DEGREE, AdditiveParameters
-from twopm_flower.privacy.residues import Residues, room_for
+from twopm_flower.privacy.residues import Residues
+from twopm_flower.privacy.room import room_for
 
 __all__ = [
     "FrameContext",

@@ -34,8 +34,9 @@ from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCipher
 from twopm_flower.privacy.keys import SecretBytes, SharedKey
 from twopm_flower.privacy.one_time_key import GROUP_KEY_BYTES, OneTimeKey
 from twopm_flower.privacy.parameters import ONE_TIME_NOISE, RING_DEGREE, AdditiveParameters
-from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred, room_for
+from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred
 from twopm_flower.privacy.ring import COMPILED_FROM_ROWS, Ring, ring_for
+from twopm_flower.privacy.room import room_for
 from twopm_flower.privacy.sampling import centred_binomial, fresh_stream, uniform_rows
 
 _FEWEST_MEASURED = 16

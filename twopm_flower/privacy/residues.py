@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twopm_flower.errors import PrivacyError
+from twopm_flower.privacy.room import room_for
 from twopm_flower.records.digest import tagged_digest
 
 MODULUS = 0x3FFFFFFFFED001
@@ -28,7 +29,6 @@ _SIGNED_Q = np.int64(MODULUS)
 _INVERSE_Q = 1.0 / MODULUS
 _BLOCK = 1 << 14
 _ADDED = 1 << 15
-_SPARE = 1 << 18
 _LIMBS, _LIMB_BITS = 3, 18
 _LIMB_MASK = np.uint64((1 << _LIMB_BITS) - 1)
 _LIMB_WEIGHTS = np.array(
@@ -68,16 +68,6 @@ def add_mod(a: Residues, b: Residues) -> Residues:
     # The subtraction wraps around where the sum is still below q, and the minimum keeps the sum.
     reduced: Residues = np.minimum(total, total - _Q)
     return reduced
-
-
-def room_for(count: int) -> Residues:
-    """Return uninitialised room for residues.
-
-    Large room is taken with two more MiB, which stay untouched: numpy then asks the system
-    for large pages, and filling it takes half the time.
-    """
-    spare = _SPARE if count >= _SPARE else 0
-    return np.empty(count + spare, np.uint64)[:count]
 
 
 def sum_mod(vectors: Iterable[Residues]) -> Residues:

@@ -11,7 +11,7 @@ from twopm_flower.privacy.layout import Arrays, Integers, Layout, Vector
 from twopm_flower.privacy.packing import pack_from, unpack_pieces
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.quantise import mean, quantise
-from twopm_flower.privacy.residues import room_for
+from twopm_flower.privacy.room import room_for
 
 
 def encrypt_update(

@@ -201,7 +201,28 @@ class SignerUnavailable(SignerError):
 
 
 class SignerRefused(SignerError):
-    """The signer's policy does not allow what was to be signed."""
+    """The signer's policy does not allow what was to be signed.
+
+    Parameters
+    ----------
+    message : str
+        What is not allowed.
+    hint : str, optional
+        What to do next.
+    signed : dict, optional
+        The transaction that the signer signed for this nonce before, as JSON-RPC names its
+        fields, where that is the reason.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        signed: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.signed = signed
 
 
 class SignerRequestError(SignerError):

@@ -31,24 +31,26 @@ class Answer:
 
 def answer(service: SigningService, body: bytes, *, client: str) -> Answer:
     """Answer one JSON-RPC request; whatever it is, nothing is raised and no secret told."""
-    number = None
+    number, error = None, dict[str, Any]()
     try:
         request = _read(body)
         number = request["id"]
         result = service.call(request["method"], request.get("params", []), client=client)
-    except SignerRefused as error:
-        status, code, words = HTTPStatus.PRECONDITION_FAILED, REFUSED, error.message
-    except SignerRequestError as error:
-        status, code, words = HTTPStatus.BAD_REQUEST, error.code, error.message
-    except Exception as error:  # noqa: BLE001  # its text might hold what only the signer knows
-        status, code, words = HTTPStatus.INTERNAL_SERVER_ERROR, BROKEN, NOTHING_SIGNED
-        told = error.message if isinstance(error, SignerError) else type(error).__name__
+    except SignerRefused as refusal:
+        status = HTTPStatus.PRECONDITION_FAILED
+        error = {"code": REFUSED, "message": refusal.message}
+        if refusal.signed is not None:
+            error["data"] = {"signed": refusal.signed}
+    except SignerRequestError as wrong:
+        status, error = HTTPStatus.BAD_REQUEST, {"code": wrong.code, "message": wrong.message}
+    except Exception as failure:  # noqa: BLE001  # its text might hold what only the signer knows
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        error = {"code": BROKEN, "message": NOTHING_SIGNED}
+        told = failure.message if isinstance(failure, SignerError) else type(failure).__name__
         log.critical("%s: %s", NOTHING_SIGNED, told)
     else:
         return _said(HTTPStatus.OK, {"jsonrpc": "2.0", "id": number, "result": result})
-    return _said(
-        status, {"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": words}}
-    )
+    return _said(status, {"jsonrpc": "2.0", "id": number, "error": error})
 
 
 def _read(body: bytes) -> dict[str, Any]:

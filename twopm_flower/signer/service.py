@@ -147,7 +147,8 @@ class SigningService:
             try:
                 return action(method, client, parameters)
             except (RecordError, SignerRefused) as error:
-                self._refuse(method, client, error.message)
+                signed = error.signed if isinstance(error, SignerRefused) else None
+                self._refuse(method, client, error.message, signed)
 
     def started(self) -> None:
         """Write into the audit log that the signer starts."""
@@ -220,10 +221,12 @@ class SigningService:
             # The log tells this once: whoever floods the signer does not fill its disk.
             self._refuse(method, client, f"more than {most} requests in one minute")
 
-    def _refuse(self, method: str, client: str, reason: str) -> None:
+    def _refuse(
+        self, method: str, client: str, reason: str, signed: dict[str, Any] | None = None
+    ) -> None:
         with self._state.writing():
             self._note("refused", printable(method)[:60], client, reason)
-        raise SignerRefused(printable(reason)[:MAX_WORDS])
+        raise SignerRefused(printable(reason)[:MAX_WORDS], signed=signed)
 
     def _note(  # noqa: PLR0917  # one parameter for each part of an entry
         self,

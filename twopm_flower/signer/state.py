@@ -1,6 +1,7 @@
 """What a signer has to remember across restarts: nonces, rates, fees, and its log's length."""
 
 import fcntl
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -8,25 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from eth_utils.crypto import keccak
-
 from twopm_flower.errors import ConfigError, SignerError, SignerRefused
 from twopm_flower.signer.audit import Head
 from twopm_flower.signer.policy import Limits
-from twopm_flower.signer.transaction import Transaction
+from twopm_flower.signer.transaction import BUMP_PERCENT, Transaction
 
 MINUTE_S: Final = 60.0
 HOUR_S: Final = 3600.0
 DAY_S: Final = 86_400.0
-# Nodes ask for more than this before they replace a transaction (geth: 10 %).
-BUMP_PERCENT: Final = 10
+_PAYLOAD: Final = frozenset({"to", "value", "data", "gas"})
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS signed (
     digest TEXT PRIMARY KEY, chain_id INTEGER NOT NULL, account TEXT NOT NULL,
-    nonce TEXT NOT NULL, payload TEXT NOT NULL, gas TEXT NOT NULL, max_fee TEXT NOT NULL,
-    priority TEXT NOT NULL, at REAL NOT NULL);
+    nonce TEXT NOT NULL, fields TEXT NOT NULL, fee TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS by_nonce ON signed (chain_id, account, nonce);
+CREATE INDEX IF NOT EXISTS by_time ON signed (account, at);
 CREATE TABLE IF NOT EXISTS signatures (kind TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS by_kind ON signatures (kind, at);
 CREATE TABLE IF NOT EXISTS head (one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -134,25 +132,22 @@ class SignerState:
         if self._database.execute("SELECT 1 FROM signed WHERE digest = ?", (digest,)).fetchone():
             return
         place = (transaction.chain_id, account, str(transaction.nonce))
-        payload = _payload(transaction)
         before = self._database.execute(
-            "SELECT payload, max_fee, priority FROM signed"
-            " WHERE chain_id = ? AND account = ? AND nonce = ?",
+            "SELECT fields FROM signed WHERE chain_id = ? AND account = ? AND nonce = ?"
+            " ORDER BY rowid DESC",
             place,
         ).fetchall()
-        for known, max_fee, priority in before:
-            _require_bump(transaction, payload, known, int(max_fee), int(priority))
+        for (known,) in before:
+            _require_bump(transaction, Transaction.from_fields(json.loads(known)))
         self.count("transaction", limits, now=now)
         self._require_fees(transaction, account, limits, now)
         self._database.execute(
-            "INSERT INTO signed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO signed VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 digest,
                 *place,
-                payload,
-                str(transaction.gas),
-                str(transaction.max_fee_per_gas),
-                str(transaction.max_priority_fee_per_gas),
+                json.dumps(transaction.to_fields()),
+                str(transaction.max_fee),
                 now,
             ),
         )
@@ -187,12 +182,11 @@ class SignerState:
     ) -> None:
         # Of the transactions with one nonce one is mined: the dearest stands for all of them.
         dearest: dict[tuple[int, str], int] = {}
-        for chain_id, nonce, gas, max_fee in self._database.execute(
-            "SELECT chain_id, nonce, gas, max_fee FROM signed WHERE account = ? AND at > ?",
+        for chain_id, nonce, fee in self._database.execute(
+            "SELECT chain_id, nonce, fee FROM signed WHERE account = ? AND at > ?",
             (account, now - DAY_S),
         ):
-            place = (chain_id, nonce)
-            dearest[place] = max(dearest.get(place, 0), int(gas) * int(max_fee))
+            dearest[chain_id, nonce] = max(dearest.get((chain_id, nonce), 0), int(fee))
         dearest[transaction.chain_id, str(transaction.nonce)] = transaction.max_fee
         total = sum(dearest.values())
         if total > limits.max_fee_per_day_wei:
@@ -226,26 +220,17 @@ def read_head(path: Path) -> Head:
     return Head() if row is None else Head(*row)
 
 
-def _payload(transaction: Transaction) -> str:
-    return (
-        f"{transaction.to}/{transaction.value}/{transaction.gas}/{keccak(transaction.data).hex()}"
-    )
-
-
-def _require_bump(
-    transaction: Transaction, payload: str, known: str, max_fee: int, priority: int
-) -> None:
-    place = f"nonce {transaction.nonce} on chain {transaction.chain_id}"
-    if payload != known:
+def _require_bump(transaction: Transaction, signed: Transaction) -> None:
+    place = f"nonce {signed.nonce} on chain {signed.chain_id}"
+    if not transaction.differences(signed).isdisjoint(_PAYLOAD):
         raise SignerRefused(
-            f"another transaction was signed for {place}; only its fees may be raised"
+            f"another transaction was signed for {place}; only its fees may be raised",
+            signed=signed.to_fields(),
         )
-    for name, new, old in (
-        ("maxFeePerGas", transaction.max_fee_per_gas, max_fee),
-        ("maxPriorityFeePerGas", transaction.max_priority_fee_per_gas, priority),
-    ):
-        if new * 100 < old * (100 + BUMP_PERCENT):
-            raise SignerRefused(
-                f"a transaction was signed for {place}: to replace it {name} has to be at least "
-                f"{BUMP_PERCENT} % above {old}, and is {new}"
-            )
+    if not transaction.outbids(signed):
+        raise SignerRefused(
+            f"a transaction was signed for {place}: to replace it both fees have to be at least "
+            f"{BUMP_PERCENT} % above {signed.max_fee_per_gas} and "
+            f"{signed.max_priority_fee_per_gas} wei",
+            signed=signed.to_fields(),
+        )

@@ -18,6 +18,8 @@ from twopm_flower.records.statements import recover
 
 MAX_DATA_BYTES: Final = 256 * 1024
 TYPE: Final = 2
+# go-ethereum's txpool.pricebump
+BUMP_PERCENT: Final = 10
 _NAMES: Final = {
     "chain_id": "chainId",
     "nonce": "nonce",
@@ -104,12 +106,22 @@ class Transaction:
             [*self._items(), *ends, _number(int.from_bytes(signature[32:64]))]
         )
 
-    def differences(self, other: "Transaction") -> tuple[str, ...]:
+    def differences(self, other: "Transaction") -> frozenset[str]:
         """Return the names of the fields that differ."""
-        return tuple(
+        return frozenset(
             field.name
             for field in fields(self)
             if getattr(self, field.name) != getattr(other, field.name)
+        )
+
+    def outbids(self, other: "Transaction") -> bool:
+        """Tell whether both fees are at least 10 % higher, as nodes ask of a replacement."""
+        return all(
+            new * 100 >= old * (100 + BUMP_PERCENT)
+            for new, old in (
+                (self.max_fee_per_gas, other.max_fee_per_gas),
+                (self.max_priority_fee_per_gas, other.max_priority_fee_per_gas),
+            )
         )
 
     def _items(self) -> list[Any]:

@@ -111,6 +111,14 @@ def test_any_word_times_a_residue_stays_below_four_times_the_modulus(word, facto
     assert int(ring_numba._reduced(np.uint64(word))) == word % MODULUS
 
 
+def test_the_largest_words_between_butterflies_do_not_overflow():
+    words = np.repeat(np.array([0, 4 * MODULUS - 1], np.uint64), 1024)
+    residues = words % MODULUS
+    ring_numba._near_levels(words, *ring_numba._NEAR)
+    ring_numba._near_levels(residues, *ring_numba._NEAR)
+    assert np.array_equal(words % MODULUS, residues % MODULUS)
+
+
 @BOTH
 def test_what_may_not_be_written_is_left_as_it_is(ring):
     polynomials = some_residues(np.random.default_rng(1), 2, 2048)

@@ -20,28 +20,29 @@ contract TaskRegistry is EIP712 {
 
     /// @notice All that is stored of a task; its history is in the events.
     /// @param coordinator Who created it and alone moves it.
+    /// @param state Where it stands.
+    /// @param members How many nodes have joined.
+    /// @param maxSamples The largest number of samples that a member may claim.
     /// @param minContributors How many members it needs to start.
     /// @param quorum How many members must sign the same final model.
-    /// @param maxSamples The largest number of samples that a member may claim.
     /// @param rounds How many rounds it runs.
     /// @param lastRound The last recorded round; zero before the first.
     /// @param lastAttempt The attempt at which the last round was recorded.
-    /// @param members How many nodes have joined.
-    /// @param state Where it stands.
     /// @param head The chained digest of all records.
     /// @param termsDigest The digest of the agreed terms.
     /// @param rosterDigest The chained digest of all memberships.
     /// @param modelDigest The digest of the final model; zero until finalised.
     struct Task {
+        // All that joining reads and writes of them fits into one slot.
         address coordinator;
+        State state;
+        uint16 members;
+        uint64 maxSamples;
         uint16 minContributors;
         uint16 quorum;
-        uint64 maxSamples;
         uint32 rounds;
         uint32 lastRound;
         uint32 lastAttempt;
-        uint32 members;
-        State state;
         bytes32 head;
         bytes32 termsDigest;
         bytes32 rosterDigest;
@@ -58,6 +59,20 @@ contract TaskRegistry is EIP712 {
         uint32 attempt;
         bytes32 manifestDigest;
         bytes32 updatesRoot;
+    }
+
+    /// @notice A node's consent to take part in a task.
+    /// @param node The node.
+    /// @param samples How many samples it trains on.
+    /// @param dataCommitment Its salted commitment to its data.
+    /// @param sealingKey The key it is registered with.
+    /// @param signature The node's signature of `Membership`.
+    struct Joining {
+        address node;
+        uint64 samples;
+        bytes32 dataCommitment;
+        bytes32 sealingKey;
+        bytes signature;
     }
 
     /// @notice The longest reason for a cancellation, in bytes.
@@ -301,41 +316,30 @@ contract TaskRegistry is EIP712 {
         emit TaskCreated(taskId, msg.sender, termsDigest, rounds, minContributors, quorum, maxSamples);
     }
 
-    /// @notice Takes a node into an open task, by its own signature.
+    /// @notice Takes nodes into an open task, each by its own signature, in the order given.
+    /// @dev Loops over what the caller brings and pays for, never over what is stored.
     /// @param taskId The task.
-    /// @param node The node.
-    /// @param samples How many samples it trains on.
-    /// @param dataCommitment Its salted commitment to its data.
-    /// @param sealingKey The key it is registered with.
-    /// @param signature The node's signature of `Membership`.
-    function join(
-        bytes32 taskId,
-        address node,
-        uint64 samples,
-        bytes32 dataCommitment,
-        bytes32 sealingKey,
-        bytes calldata signature
-    ) external {
+    /// @param joinings The nodes' consents.
+    function join(bytes32 taskId, Joining[] calldata joinings) external {
         Task storage task = _taskOfCaller(taskId);
         if (task.state != State.Open) revert WrongState(taskId, task.state);
-        if (samplesOf[taskId][node] != 0) revert AlreadyMember(taskId, node);
-        if (samples == 0 || samples > task.maxSamples) revert SamplesOutOfRange(samples, task.maxSamples);
-        if (dataCommitment == bytes32(0)) revert ZeroDigest();
-        bytes32 registered = nodeRegistry.sealingKeyOf(node);
-        if (registered == bytes32(0) || registered != sealingKey) {
-            revert SealingKeyMismatch(node, sealingKey, registered);
+        uint64 maxSamples = task.maxSamples;
+        bytes32 termsDigest = task.termsDigest;
+        bytes32 roster = task.rosterDigest;
+        uint16 members = task.members;
+        for (uint256 i = 0; i < joinings.length; ++i) {
+            Joining calldata joining = joinings[i];
+            _requireConsent(taskId, termsDigest, maxSamples, joining);
+            samplesOf[taskId][joining.node] = joining.samples;
+            roster = keccak256(
+                abi.encode(roster, joining.node, joining.samples, joining.dataCommitment, joining.sealingKey)
+            );
+            emit MemberJoined(
+                taskId, joining.node, members++, joining.samples, joining.dataCommitment, joining.sealingKey, roster
+            );
         }
-        bytes32 structHash = keccak256(
-            abi.encode(MEMBERSHIP_TYPEHASH, taskId, task.termsDigest, node, samples, dataCommitment, sealingKey)
-        );
-        address signer = ECDSA.recoverCalldata(_hashTypedDataV4(structHash), signature);
-        if (signer != node) revert WrongSigner(node, signer);
-
-        samplesOf[taskId][node] = samples;
-        uint32 index = task.members++;
-        bytes32 roster = keccak256(abi.encode(task.rosterDigest, node, samples, dataCommitment, sealingKey));
         task.rosterDigest = roster;
-        emit MemberJoined(taskId, node, index, samples, dataCommitment, sealingKey, roster);
+        task.members = members;
     }
 
     /// @notice Closes the roster and starts the rounds.
@@ -440,6 +444,31 @@ contract TaskRegistry is EIP712 {
     function getTask(bytes32 taskId) external view returns (Task memory task) {
         task = _tasks[taskId];
         if (task.state == State.None) revert UnknownTask(taskId);
+    }
+
+    /// @dev Reverts unless the node may join and has signed that it wants to.
+    function _requireConsent(
+        bytes32 taskId,
+        bytes32 termsDigest,
+        uint64 maxSamples,
+        Joining calldata joining
+    ) private view {
+        address node = joining.node;
+        uint64 samples = joining.samples;
+        if (samplesOf[taskId][node] != 0) revert AlreadyMember(taskId, node);
+        if (samples == 0 || samples > maxSamples) revert SamplesOutOfRange(samples, maxSamples);
+        if (joining.dataCommitment == bytes32(0)) revert ZeroDigest();
+        bytes32 registered = nodeRegistry.sealingKeyOf(node);
+        if (registered == bytes32(0) || registered != joining.sealingKey) {
+            revert SealingKeyMismatch(node, joining.sealingKey, registered);
+        }
+        bytes32 structHash = keccak256(
+            abi.encode(
+                MEMBERSHIP_TYPEHASH, taskId, termsDigest, node, samples, joining.dataCommitment, joining.sealingKey
+            )
+        );
+        address signer = ECDSA.recoverCalldata(_hashTypedDataV4(structHash), joining.signature);
+        if (signer != node) revert WrongSigner(node, signer);
     }
 
     /// @dev Reverts unless the task runs and a quorum of its members signed this model of the last recorded round.

@@ -75,7 +75,7 @@ class Federation:
     def join(self, invitation: Invitation, index: int) -> None:
         source = DataSource(self.data, index, len(self.homes))
         request = join_task(self.homes[index], invitation, source, reader=self.chain.reader)
-        admit(self.coordinator, self.chain.connector, request)
+        admit(self.coordinator, self.chain.connector, [request])
 
     def start(self, invitation: Invitation) -> Roster:
         for index in range(len(self.homes)):

@@ -168,7 +168,7 @@ def test_a_request_that_registers_one_node_and_joins_another_is_refused(federate
     )
     mixed = JoinRequest(registration=first.registration, membership=second.membership)
     with pytest.raises(ProtocolViolation, match="the request registers"):
-        admit(federation.coordinator, federation.chain.connector, mixed)
+        admit(federation.coordinator, federation.chain.connector, [mixed])
     assert federation.chain.reader.members(invitation.task_id) == ()
 
 

@@ -166,10 +166,10 @@ def test_an_app_of_ones_own_commits_to_a_file_that_only_it_understands(federate,
     assert len(commitments) == 2
     with pytest.raises(ConfigError, match="its own app only"):
         load_rows(folder)
-    admitted = admit(federation.coordinator, federation.chain.connector, again)
+    admitted = admit(federation.coordinator, federation.chain.connector, [again])
     assert admitted.members == 1
     with pytest.raises(ProtocolViolation, match="with other data"):
-        admit(federation.coordinator, federation.chain.connector, request)
+        admit(federation.coordinator, federation.chain.connector, [request])
 
 
 def test_a_task_of_another_schema_is_refused(federate):

@@ -11,7 +11,7 @@ Every method raises ChainUnavailable when nobody answers, WrongChain when somebo
 and every method that writes TransactionReverted when the chain's rules say no.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from twopm_flower.chain.calls import (
@@ -20,6 +20,7 @@ from twopm_flower.chain.calls import (
     Call,
     FinaliseCall,
     FinalRound,
+    Joining,
     RoundCall,
     SignedTransaction,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "Finalisation",
     "FinaliseCall",
     "Inclusion",
+    "Joining",
     "Member",
     "Receipt",
     "ReceiptAnchor",
@@ -198,6 +200,13 @@ class Tasks(TaskReading, Protocol):
         signature: str,
     ) -> Receipt:
         """Relay a node's signed ``Membership``."""
+        ...
+
+    def admit(self, task_id: str, joinings: Sequence[Joining]) -> tuple[Receipt, ...]:
+        """Relay several nodes' ``Membership`` in the order given, as cheaply as the chain can.
+
+        Nodes before one that is refused may have joined.
+        """
         ...
 
     def start_task(self, task_id: str) -> Receipt:

@@ -79,6 +79,17 @@ class AnchorCall:
         hexadecimal(self.root, 32)
 
 
+@dataclass(frozen=True)
+class Joining:
+    """A node's signed consent to take part in a task: the fields of its ``Membership``."""
+
+    node: str
+    samples: int
+    data_commitment: str
+    sealing_key: str
+    signature: str
+
+
 Call = RoundCall | FinaliseCall | AttestCall | AnchorCall
 """All that an outbox can deliver."""
 

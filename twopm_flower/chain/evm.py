@@ -1,6 +1,6 @@
 """The EVM connector: our contracts on any chain that speaks Ethereum's JSON-RPC."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from twopm_flower.chain.base import (
     FinaliseCall,
     FinalRound,
     Inclusion,
+    Joining,
     Receipt,
     ReceiptAnchor,
     RoundCall,
@@ -35,6 +36,9 @@ from twopm_flower.records.bundle import Deployment
 from twopm_flower.signer.base import Signer
 
 T = TypeVar("T")
+
+# About 40,000 gas each: far below what any chain puts into one block.
+JOININGS_AT_ONCE = 100
 
 __all__ = ["EvmConnector", "EvmReader", "deploy"]
 
@@ -141,16 +145,25 @@ class EvmConnector(EvmReader):
         signature: str,
     ) -> Receipt:
         """Relay a node's signed ``Membership``."""
-        return self._transact(
-            self._tasks,
-            "join",
-            bytes32(task_id),
-            to_checksum_address(node),
-            samples,
-            bytes32(data_commitment),
-            bytes32(sealing_key),
-            hexadecimal(signature, 65),
-        )
+        joining = Joining(node, samples, data_commitment, sealing_key, signature)
+        return self.admit(task_id, [joining])[0]
+
+    def admit(self, task_id: str, joinings: Sequence[Joining]) -> tuple[Receipt, ...]:
+        """Relay several nodes' ``Membership``, in as few transactions as fit into a block."""
+        receipts = []
+        for start in range(0, len(joinings), JOININGS_AT_ONCE):
+            encoded = [
+                (
+                    to_checksum_address(joining.node),
+                    joining.samples,
+                    bytes32(joining.data_commitment),
+                    bytes32(joining.sealing_key),
+                    hexadecimal(joining.signature, 65),
+                )
+                for joining in joinings[start : start + JOININGS_AT_ONCE]
+            ]
+            receipts.append(self._transact(self._tasks, "join", bytes32(task_id), encoded))
+        return tuple(receipts)
 
     def start_task(self, task_id: str) -> Receipt:
         """Close the roster and start the rounds."""

@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from twopm_flower.chain.calls import (
@@ -11,6 +12,7 @@ from twopm_flower.chain.calls import (
     Call,
     FinaliseCall,
     FinalRound,
+    Joining,
     ModelCall,
     RoundCall,
     SignedTransaction,
@@ -165,6 +167,10 @@ class LedgerConnector(LedgerReader):
                 "signature": signature,
             },
         )
+
+    def admit(self, task_id: str, joinings: Sequence[Joining]) -> tuple[Receipt, ...]:
+        """Relay several nodes' ``Membership``, one entry each."""
+        return tuple(self.join_task(task_id, **asdict(joining)) for joining in joinings)
 
     def start_task(self, task_id: str) -> Receipt:
         """Close the roster and start the rounds."""

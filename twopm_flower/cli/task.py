@@ -212,16 +212,20 @@ def admit(
     """Register nodes where needed and put their memberships on chain."""
     folder = home_of(home)
     connector = open_connector(load_settings(folder))
-    admitted = []
-    for file in requests:
-        request = read_handed_over(file, REQUEST, JoinRequest)
-        state = coordinate.admit(folder, connector, request)
-        node, samples = request.membership.node, request.membership.statement.samples
-        admitted.append({"node": node, "samples": samples, "members": state.members})
-        if not json:
-            say(f"[green]{node}[/] joined with {samples} rows; {state.members} members now")
+    read = [read_handed_over(file, REQUEST, JoinRequest) for file in requests]
+    state = coordinate.admit(folder, connector, read)
+    joined = {request.membership.node: request.membership.statement.samples for request in read}
     if json:
-        print_json(admitted)
+        print_json(
+            [
+                {"node": node, "samples": samples, "members": state.members}
+                for node, samples in joined.items()
+            ]
+        )
+        return
+    for node, samples in joined.items():
+        say(f"[green]{node}[/] joined with {samples} rows")
+    say(f"{state.members} members now")
 
 
 @app.command(epilog="Example: twopm task start --out roster.json")

@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from twopm_flower.chain.backends import LocalChain, backend
-from twopm_flower.chain.base import ChainConnector
+from twopm_flower.chain.base import ChainConnector, Joining
 from twopm_flower.config import ChainSettings, Settings
 from twopm_flower.errors import QuorumError, RecordError
 from twopm_flower.federated import enrolment, wire
@@ -171,7 +171,7 @@ class SimulationSetup:
             initial,
             {},
         )
-        members = []
+        members, joinings = [], []
         for node in sorted(replies, key=lambda n: cards[n].registration.node.lower()):
             registration = cards[node].registration
             signed = enrolment.parse_membership(replies[node])
@@ -183,15 +183,17 @@ class SimulationSetup:
                     registration.statement.deadline,
                     registration.signature,
                 )
-            connector.join_task(
-                task_id,
-                statement.node,
-                samples=statement.samples,
-                data_commitment=statement.data_commitment,
-                sealing_key=statement.sealing_key,
-                signature=signed.signature,
+            joinings.append(
+                Joining(
+                    node=statement.node,
+                    samples=statement.samples,
+                    data_commitment=statement.data_commitment,
+                    sealing_key=statement.sealing_key,
+                    signature=signed.signature,
+                )
             )
             members.append(member_of(signed))
+        connector.admit(task_id, joinings)
         connector.start_task(task_id)
         return task_id, Roster(members=tuple(members))
 

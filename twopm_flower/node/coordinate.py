@@ -1,6 +1,6 @@
 """The coordinator's steps: create a task, admit nodes, start, keep the public key deal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from safetensors.numpy import load, save
 
 from twopm_flower.chain.backends import deployment_of
-from twopm_flower.chain.base import ChainConnector, ChainReader, TaskState
+from twopm_flower.chain.base import ChainConnector, ChainReader, Joining, TaskState
 from twopm_flower.config import load_settings
 from twopm_flower.errors import ConfigError, ProtocolViolation, QuorumError, RecordError
 from twopm_flower.federated.ceremony import check_deal
@@ -115,28 +115,67 @@ def _check_initial(terms: TaskTerms, initial: Mapping[str, npt.NDArray[Any]]) ->
             raise ConfigError(f"the initial {what} has digest {digest}; the terms name {named}")
 
 
-def admit(home: Path, connector: ChainConnector, request: JoinRequest) -> TaskState:
-    """Register a node where needed, and join it to its task.
+def admit(home: Path, connector: ChainConnector, requests: Sequence[JoinRequest]) -> TaskState:
+    """Register nodes where needed, and join them to their task, all together.
 
-    Admitting a member again changes nothing.
+    Admitting a member again changes nothing. Nothing is sent to the chain before every request
+    was found in order.
 
     Raises
     ------
     SignatureError
-        The node did not sign its registration or its membership for this chain.
+        A node did not sign its registration or its membership for this chain.
     ProtocolViolation
-        The request is for other terms, or names two nodes or keys.
+        A request is for another task or other terms, or names two nodes or keys.
     QuorumError
-        The task has as many members as its encrypted sum has room for.
+        The task has fewer places left in its encrypted sum than nodes want to join.
     ChainError
-        The chain cannot be used, or refuses the node.
+        The chain cannot be used, or refuses a node.
     """
-    settings = load_settings(home)
-    deployment = deployment_of(settings.require_chain())
+    task_id = requests[0].membership.statement.task_id
+    folder = NodeHome(home).task(task_id)
+    deployment = deployment_of(load_settings(home).require_chain())
+    for request in requests:
+        _check_request(request, task_id, folder.terms, deployment)
+    joined = {member.node: member for member in connector.members(task_id)}
+    new: dict[str, JoinRequest] = {}
+    for request in requests:
+        membership = request.membership.statement
+        known = joined.get(membership.node)
+        if known is None:
+            new[membership.node] = request
+        elif (known.samples, known.data_commitment, known.sealing_key) != (
+            membership.samples,
+            membership.data_commitment,
+            membership.sealing_key,
+        ):
+            raise ProtocolViolation(f"{membership.node} joined this task already, with other data")
+    room = AdditiveParameters.from_dict(folder.terms.parameters).max_nodes
+    if len(joined) + len(new) > room:
+        raise QuorumError(
+            f"the task has {len(joined)} members and room for {room}; {len(new)} want to join",
+            hint="Create a task with a larger --max-nodes.",
+        )
+    for request in requests:
+        node = request.membership.node
+        if node in new:
+            _register(connector, request)
+        # Kept before the transaction: without the signature the roster could not be handed out.
+        write_atomically(folder.path / "joins" / f"{node}.json", request.to_bytes())
+    connector.admit(task_id, [_joining(request) for request in new.values()])
+    return connector.task(task_id)
+
+
+def _check_request(
+    request: JoinRequest, task_id: str, terms: TaskTerms, deployment: Deployment
+) -> None:
     registration = request.registration.check(deployment.registry_domain)
     membership = request.membership.check(deployment.domain)
-    folder = NodeHome(home).task(membership.task_id)
-    terms = folder.terms
+    if membership.task_id != task_id:
+        raise ProtocolViolation(
+            f"{membership.node} wants to join {membership.task_id}, others {task_id}",
+            hint="Admit the nodes of one task at a time.",
+        )
     if membership.terms_digest != terms.digest:
         raise ProtocolViolation(
             f"{membership.node} agreed to terms {membership.terms_digest}; "
@@ -148,38 +187,28 @@ def admit(home: Path, connector: ChainConnector, request: JoinRequest) -> TaskSt
             f"the request registers {registration.node} with {registration.sealing_key} and "
             f"joins {membership.node} with {membership.sealing_key}"
         )
-    joined = {member.node: member for member in connector.members(membership.task_id)}
-    known = joined.get(membership.node)
-    if known is not None:
-        on_chain = (known.samples, known.data_commitment, known.sealing_key)
-        if on_chain != (membership.samples, membership.data_commitment, membership.sealing_key):
-            raise ProtocolViolation(f"{membership.node} joined this task already, with other data")
-    else:
-        room = AdditiveParameters.from_dict(terms.parameters).max_nodes
-        if len(joined) >= room:
-            raise QuorumError(
-                f"the task has {len(joined)} members, and room for {room}",
-                hint="Create a task with a larger --max-nodes.",
-            )
-        if connector.registered_key(registration.node) != registration.sealing_key:
-            connector.register_node(
-                registration.node,
-                registration.sealing_key,
-                registration.deadline,
-                request.registration.signature,
-            )
-    # Kept before the transaction: without the signature the roster could not be handed out.
-    write_atomically(folder.path / "joins" / f"{membership.node}.json", request.to_bytes())
-    if known is None:
-        connector.join_task(
-            membership.task_id,
-            membership.node,
-            samples=membership.samples,
-            data_commitment=membership.data_commitment,
-            sealing_key=membership.sealing_key,
-            signature=request.membership.signature,
+
+
+def _register(connector: ChainConnector, request: JoinRequest) -> None:
+    registration = request.registration.statement
+    if connector.registered_key(registration.node) != registration.sealing_key:
+        connector.register_node(
+            registration.node,
+            registration.sealing_key,
+            registration.deadline,
+            request.registration.signature,
         )
-    return connector.task(membership.task_id)
+
+
+def _joining(request: JoinRequest) -> Joining:
+    membership = request.membership.statement
+    return Joining(
+        node=membership.node,
+        samples=membership.samples,
+        data_commitment=membership.data_commitment,
+        sealing_key=membership.sealing_key,
+        signature=request.membership.signature,
+    )
 
 
 def start_task(home: Path, connector: ChainConnector, task_id: str) -> Roster:

@@ -176,10 +176,13 @@ class LocalFederation(Lifetime):
         self.told(f"task {task_id[:10]}... created, terms {terms.digest[:10]}... on chain")
         reader = open_reader(self.chain)
         sources = self._sources(data)
+        requests = {
+            name: join_task(home, invitation, sources[name], reader=reader)
+            for name, home in self.homes.items()
+        }
+        admit(self.coordinator, self.connector, list(requests.values()))
         labels = {}
         for name, home in self.homes.items():
-            request = join_task(home, invitation, sources[name], reader=reader)
-            admit(self.coordinator, self.connector, request)
             choice = load_choice(NodeHome(home).task(task_id))
             labels[name] = choice.label
             self.told(f"{name} joined with {choice.samples} rows, committed to by a salted digest")

@@ -130,7 +130,7 @@ def events_in(logs: Sequence[str], program: Pubkey) -> tuple[ProgramEvent, ...]:
     """
     ours = str(program)
     running: list[str] = []
-    found = []
+    found: list[ProgramEvent] = []
     for line in logs:
         if invoked := _INVOKE.fullmatch(line):
             if int(invoked[2]) != len(running) + 1:

@@ -12,7 +12,6 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from solders.account import Account
@@ -28,14 +27,9 @@ from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
 
 from twopm_flower.chain.solana_identity import chain_id_of
+from twopm_flower.chain.solana_program import LOADER, PROGRAM_ID, packaged_program
 from twopm_flower.chain.solana_store import Block, SolanaStore, StoredAccount, StoredTransaction
 from twopm_flower.errors import ChainError
-
-PROGRAM_ID = Pubkey(hashlib.sha256(b"twopm-flower/solana/local-program/v1").digest())
-"""Where our program stands on every local chain; no key exists for it."""
-
-LOADER = Pubkey.from_string("BPFLoader2111111111111111111111111111111111")
-"""The loader whose programs can never be changed."""
 
 VALID_BLOCKS = 150
 """How many further blocks a block's hash is good for, as on a cluster."""
@@ -61,12 +55,6 @@ class RefusedError(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(f"{outcome.error}")
         self.outcome = outcome
-
-
-def packaged_program() -> bytes:
-    """Return the ELF of our program, which comes with the package."""
-    source = files("twopm_flower.chain") / "artifacts" / "solana" / "program.so"
-    return source.read_bytes()
 
 
 class SolanaNode:

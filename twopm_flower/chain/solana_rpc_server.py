@@ -57,6 +57,7 @@ class SolanaJsonRpc:
             "getBalance": self._balance,
             "getBlock": self._block,
             "getBlockHeight": self._slot,
+            "getBlockTime": lambda slot: self._time_of(_number(slot)),
             "getBlocks": self._blocks,
             "getGenesisHash": lambda: node.genesis_hash,
             "getHealth": lambda: "ok",

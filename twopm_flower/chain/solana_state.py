@@ -71,6 +71,12 @@ def read_node(data: bytes) -> NodeAccount:
     return NodeAccount(address_text(data[8:28]), nonce, _hex(data[40:72]))
 
 
+def read_dataset_version(data: bytes) -> int:
+    """Read the last version of a dataset."""
+    _check(data, DATASET, 112)
+    return int(struct.unpack_from("<I", data, 64)[0])
+
+
 def read_coordinator(data: bytes) -> tuple[bytes, int]:
     """Read a coordinator's key and the counter of its next task."""
     _check(data, COORDINATOR, 48)
@@ -105,7 +111,7 @@ def read_task(data: bytes) -> TaskState:
     )
 
 
-def read_member_index(data: bytes) -> tuple[str, str, int]:
+def read_member(data: bytes) -> tuple[str, str, int]:
     """Read whose membership of which task it is, and the place in the roster."""
     _check(data, MEMBER, 136)
     (index,) = struct.unpack_from("<I", data, 60)

@@ -57,21 +57,26 @@ def test_two_tasks_of_one_coordinator_with_the_same_terms_have_different_ids() -
     machine = Machine()
     machine.all_well(machine.initialise(), machine.create_task(0), machine.create_task(1))
     first, second = (machine.read("task", machine.task_at(machine.task_id(n))) for n in (0, 1))
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert (first["task_id"], second["task_id"]) == (machine.task_id(0), machine.task_id(1))
     counter = machine.read("coordinator", machine.counter)
-    assert counter is not None and counter["count"] == 2
+    assert counter is not None
+    assert counter["count"] == 2
 
 
 def test_the_roster_digest_is_the_one_that_records_compute() -> None:
     machine = opened(5)
     task = machine.read("task", machine.task_at(machine.task_id()))
-    assert task is not None and task["members"] == 5 and task["state"] == 1
+    assert task is not None
+    assert task["members"] == 5
+    assert task["state"] == 1
     members = []
     for number in range(5):
         node = node_of(number)
         member = machine.read("member", machine.member_at(machine.task_id(), node))
-        assert member is not None and member["index"] == number
+        assert member is not None
+        assert member["index"] == number
         members.append(Joined(node.address, 100, digest("data " + node.address), node.sealing_key))
         assert member["data_commitment"] == members[-1].data_commitment
     assert task["roster_digest"] == roster_digest(members)
@@ -106,12 +111,14 @@ def test_ten_members_finalise_over_two_transactions() -> None:
     assert machine.send(machine.with_tally("attest", statement)).error == "QuorumMissed"
     machine.all_well(machine.add_signatures(statement, members[8:]))
     tally = machine.read("tally", machine.tally_at(statement))
-    assert tally is not None and tally["signers"] == 10
+    assert tally is not None
+    assert tally["signers"] == 10
     assert tally["bitmap"] == (2**10 - 1).to_bytes(8, "little")
     machine.all_well(machine.with_tally("attest", statement))
     machine.all_well(machine.with_tally("finalise", statement))
     task = machine.read("task", machine.task_at(machine.task_id()))
-    assert task is not None and task["state"] == 3
+    assert task is not None
+    assert task["state"] == 3
     assert task["model_digest"] == statement.model_digest
     assert [name for name, _ in machine.events[-2:]] == ["ModelAttested", "TaskFinalised"]
     assert machine.events[-1][1]["signers"] == machine.events[-2][1]["signers"] == 10
@@ -127,7 +134,8 @@ def test_a_round_is_attested_while_the_task_goes_on() -> None:
     members = [node_of(0), node_of(2)]
     machine.all_well(machine.open_tally(statement), machine.add_signatures(statement, members))
     machine.all_well(machine.with_tally("attest", statement))
-    assert machine.events[-1][0] == "ModelAttested" and machine.events[-1][1]["round"] == 1
+    assert machine.events[-1][0] == "ModelAttested"
+    assert machine.events[-1][1]["round"] == 1
     machine.all_well(machine.record(2))
     assert machine.send(machine.with_tally("attest", statement)).error == "StaleTally"
     machine.all_well(machine.with_tally("close_tally", statement))
@@ -140,7 +148,8 @@ def test_a_bitmap_has_room_for_every_member() -> None:
     machine.all_well(machine.open_tally(statement))
     machine.all_well(machine.add_signatures(statement, [node_of(64), node_of(63)]))
     tally = machine.read("tally", machine.tally_at(statement))
-    assert tally is not None and tally["bitmap"] == (3 << 63).to_bytes(16, "little")
+    assert tally is not None
+    assert tally["bitmap"] == (3 << 63).to_bytes(16, "little")
     machine.all_well(machine.with_tally("finalise", statement))
 
 

@@ -53,6 +53,8 @@ class LedgerService:
 
     Attributes
     ----------
+    folder : Path
+        The ledger's folder.
     replay : Replay
         The ledger as it stands.
     signer : LocalSigner
@@ -72,6 +74,7 @@ class LedgerService:
         writes_per_minute: int = WRITES_PER_MINUTE,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.folder = folder
         self._members = {checksum_address(member) for member in members}
         self._clock = clock
         self._limit = _WriteLimit(writes_per_minute)
@@ -130,21 +133,19 @@ class LedgerService:
                 hint="Put the operator's key back.",
             )
         replay = Replay(genesis)
-        while page := self._store.entries(replay.head + 1):
+        while page := self._store.entries(replay.head + 1)[1]:
             for entry in page:
                 replay.take(entry)
         return replay
 
     def _info(self) -> dict[str, Any]:
-        return {"genesis": self.replay.genesis.to_json(), "head": self._store.head()}
+        return {"genesis": self.replay.genesis.to_json(), "head": self._store.page(1, 0)[0]}
 
     def _entries(self, first: Any, limit: Any = MAX_PAGE_ENTRIES) -> dict[str, Any]:
         for number in (first, limit):
             if type(number) is not int or not 0 <= number < 2**53:
                 raise RpcError(INVALID_PARAMS, "first and limit are whole numbers")
-        page = self._store.page(max(1, first), limit)
-        # Asked for afterwards, so that it is never behind an entry that was handed out.
-        head = self._store.head()
+        head, page = self._store.page(max(1, first), limit)
         return {"head": head, "entries": [parse_canonical(body) for body in page]}
 
     def _submit(self, value: Any) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class LedgerService:
         with self._writing:
             number = self.replay.numbers.get(signed.action.digest)
             if number is not None:
-                return {"entry": parse_canonical(self._store.page(number, 1)[0])}
+                return {"entry": parse_canonical(self._store.page(number, 1)[1][0])}
             self._require_welcome(author)
             try:
                 return {"entry": self._add(signed).to_json()}

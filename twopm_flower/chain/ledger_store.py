@@ -2,8 +2,10 @@
 
 import sqlite3
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from twopm_flower.chain.ledger_records import Entry, Genesis
@@ -13,6 +15,7 @@ from twopm_flower.errors import ChainError, RecordError
 FILE_NAME = "ledger.sqlite"
 MAX_PAGE_ENTRIES = 500
 MAX_PAGE_BYTES = 1024 * 1024
+_PAGE = "SELECT body FROM entries WHERE number >= ? ORDER BY number LIMIT ?"
 R = TypeVar("R", Genesis, Entry)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS genesis (body BLOB NOT NULL);
@@ -49,7 +52,7 @@ class LedgerStore:
             self._connection.execute("SELECT count(*) FROM genesis").fetchone()
         except sqlite3.DatabaseError as error:
             self._connection.close()
-            raise ChainError(f"{self._path} is not a ledger: {error}") from error
+            raise _not_a_ledger(self._path, error) from error
 
     def close(self) -> None:
         """Close the database; write-ahead pages move into the main file."""
@@ -58,20 +61,14 @@ class LedgerStore:
 
     def genesis(self) -> Genesis | None:
         """Return the genesis, or None before there is one."""
-        with self._lock:
-            row = self._connection.execute("SELECT body FROM genesis").fetchone()
-        return None if row is None else self._record(Genesis, row[0])
+        with self._reading() as read:
+            rows = read("SELECT body FROM genesis")
+        return self._record(Genesis, rows[0][0]) if rows else None
 
     def set_genesis(self, genesis: Genesis) -> None:
         """Make a new ledger."""
         with self._lock:
             self._connection.execute("INSERT INTO genesis VALUES (?)", (genesis.to_bytes(),))
-
-    def head(self) -> int:
-        """Return the number of the last entry; 0 before the first."""
-        with self._lock:
-            row = self._connection.execute("SELECT max(number) FROM entries").fetchone()
-        return int(row[0] or 0)
 
     def append(self, entry: Entry) -> None:
         """Keep an entry, so that it survives a power cut."""
@@ -80,39 +77,60 @@ class LedgerStore:
                 "INSERT INTO entries VALUES (?, ?)", (entry.number, entry.to_bytes())
             )
 
-    def page(self, first: int, limit: int = MAX_PAGE_ENTRIES) -> list[bytes]:
-        """Return entries from a number on: as many as fit a page, at least one if there is one."""
+    def page(self, first: int, limit: int = MAX_PAGE_ENTRIES) -> tuple[int, list[bytes]]:
+        """Return the number of the last entry, and entries from a number on.
+
+        As many as fit a page, and at least one if there is one; both at the same moment.
+        """
         found: list[bytes] = []
         size = 0
-        query = "SELECT body FROM entries WHERE number >= ? ORDER BY number LIMIT ?"
-        most = max(0, min(limit, MAX_PAGE_ENTRIES))
-        with self._lock:
-            rows = self._connection.execute(query, (first, most)).fetchall()
+        with self._reading() as read:
+            head = int(read("SELECT coalesce(max(number), 0) FROM entries")[0][0])
+            rows = read(_PAGE, first, max(0, min(limit, MAX_PAGE_ENTRIES)))
         for (body,) in rows:
             size += len(body)
             if found and size > MAX_PAGE_BYTES:
                 break
-            found.append(bytes(body))
-        return found
+            found.append(body)
+        return head, found
 
-    def entries(self, first: int) -> list[Entry]:
-        """Return a page of entries.
+    def entries(self, first: int) -> tuple[int, list[Entry]]:
+        """Return a page of entries, parsed; see :meth:`page`.
 
         Raises
         ------
         ChainError
             A stored entry cannot be read.
         """
-        return [self._record(Entry, body) for body in self.page(first)]
+        head, page = self.page(first)
+        return head, [self._record(Entry, body) for body in page]
 
-    def _record(self, kind: type[R], body: bytes) -> R:
+    @contextmanager
+    def _reading(self) -> Iterator[Callable[..., list[Any]]]:
+        """Read inside one snapshot, whatever another process writes meanwhile."""
         try:
-            return kind.from_bytes(bytes(body))
-        except (RecordError, TypeError) as error:
-            raise ChainError(
-                f"{self._path} is damaged: {error}",
-                hint="Take the file from a backup, or from another member.",
-            ) from error
+            with self._lock:
+                self._connection.execute("BEGIN")
+                try:
+                    yield lambda query, *values: self._connection.execute(query, values).fetchall()
+                finally:
+                    self._connection.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from error
+
+    def _record(self, kind: type[R], body: Any) -> R:
+        if not isinstance(body, bytes):
+            raise self._damaged("an entry is not stored as bytes")
+        try:
+            return kind.from_bytes(body)
+        except RecordError as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, how: str) -> ChainError:
+        return ChainError(
+            f"{self._path} is damaged: {how}",
+            hint="Take the file from a backup, or from another member.",
+        )
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -124,8 +142,14 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.executescript(_SCHEMA)
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise ChainError(f"{path} is not a ledger: {error}") from error
+        raise _not_a_ledger(path, error) from error
     return connection
+
+
+def _not_a_ledger(path: Path, error: sqlite3.DatabaseError) -> ChainError:
+    return ChainError(
+        f"{path} is not a ledger: {error}", hint="Point at the folder that a ledger is kept in."
+    )
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:

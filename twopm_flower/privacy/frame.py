@@ -92,7 +92,8 @@ def parse_update(
         ciphertext = SeededCiphertext(_words_from_bytes(body[seeds.size :]), seeds)
     except PrivacyError as error:
         raise FrameError(str(error)) from error
-    _check_binding(header.context, expected)
+    if header.bound != expected.update_bytes:
+        raise _bound_elsewhere(header, expected)
     return ciphertext
 
 
@@ -131,13 +132,14 @@ def parse_aggregate(
         raise FrameError(str(error)) from error
     if rows and not c1.any(axis=1).all():
         raise FrameError(f"Row {int(np.argmin(c1.any(axis=1)))} is transparent: its c1 is 0.")
-    _check_binding(header.context, replace(expected, node=ZERO_NODE))
+    if header.bound != expected.aggregate_bytes:
+        raise _bound_elsewhere(header, replace(expected, node=ZERO_NODE))
     return ciphertext
 
 
 @dataclass(frozen=True)
 class _Header:
-    context: FrameContext
+    bound: bytes
     rows: int
     coefficients: int
     body_length: int
@@ -160,25 +162,8 @@ def _read_header(data: bytes, magic: bytes, parameters: AdditiveParameters) -> _
             f"The frame is of backend {backend}; the task uses "
             f"{BACKEND_CODES[parameters.backend]} ({parameters.backend})."
         )
-    offset = _START.size
-    task, number, attempt = _PLACE.unpack_from(data, offset)
-    offset += _PLACE.size
-    node = bytes.fromhex(ZERO_NODE[2:])
-    if magic == UPDATE_MAGIC:
-        (node,) = _NODE.unpack_from(data, offset)
-        offset += _NODE.size
-    key, parameters_id, layout = _MATERIAL.unpack_from(data, offset)
-    rows, coefficients, body_length = _COUNTS.unpack_from(data, offset + _MATERIAL.size)
-    context = FrameContext(
-        task_id=task.hex(),
-        round=number,
-        attempt=attempt,
-        node=node.hex(),
-        key_id=key.hex(),
-        parameters_id=parameters_id.hex(),
-        layout_digest=layout.hex(),
-    )
-    return _Header(context, rows, coefficients, body_length)
+    counts = size - _COUNTS.size
+    return _Header(bytes(data[_START.size : counts]), *_COUNTS.unpack_from(data, counts))
 
 
 def _check_counts(
@@ -201,11 +186,24 @@ def _check_length(header: _Header, body: memoryview, needed: int) -> None:
         )
 
 
-def _check_binding(found: FrameContext, expected: FrameContext) -> None:
-    for name, what in _BOUND:
-        value, right = getattr(found, name), getattr(expected, name)
-        if value != right:
-            raise BindingError(f"The ciphertext is {what} {value}; expected was {right}.")
+def _bound_elsewhere(header: _Header, expected: FrameContext) -> BindingError:
+    """Return the error that names what a frame is bound to and should not be."""
+    task, number, attempt = _PLACE.unpack_from(header.bound)
+    node, material = header.bound[_PLACE.size : -_MATERIAL.size], header.bound[-_MATERIAL.size :]
+    key, parameters_id, layout = _MATERIAL.unpack(material)
+    found = FrameContext(
+        task_id=task.hex(),
+        round=number,
+        attempt=attempt,
+        node=node.hex() or ZERO_NODE,
+        key_id=key.hex(),
+        parameters_id=parameters_id.hex(),
+        layout_digest=layout.hex(),
+    )
+    name, what = next(n for n in _BOUND if getattr(found, n[0]) != getattr(expected, n[0]))
+    return BindingError(
+        f"The ciphertext is {what} {getattr(found, name)}; expected was {getattr(expected, name)}."
+    )
 
 
 def _residues_to_bytes(residues: Residues) -> bytes:

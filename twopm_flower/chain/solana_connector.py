@@ -37,11 +37,12 @@ from twopm_flower.errors import (
     ChainError,
     ChainUnavailable,
     RecordConflict,
+    SignatureError,
     TransactionReverted,
 )
 from twopm_flower.records.bundle import Deployment
 from twopm_flower.records.chaining import round_head
-from twopm_flower.records.statements import ModelStatement
+from twopm_flower.records.statements import ModelStatement, recover
 from twopm_flower.signer.ed25519 import SolanaSigner
 
 SIGNATURES_AT_ONCE = 8
@@ -137,16 +138,16 @@ class SolanaConnector(SolanaReader):
                 self._sender.key,
                 0 if counted is None else counted[0][1],
             )
-            instruction = self._write.create_task(
-                task_id,
-                terms_digest,
-                rounds=rounds,
-                min_contributors=min_contributors,
-                quorum=quorum,
-                max_samples=max_samples,
-            )
             try:
-                return task_id, self._transact("create_task", instruction)
+                instruction = self._write.create_task(
+                    task_id,
+                    terms_digest,
+                    rounds=rounds,
+                    min_contributors=min_contributors,
+                    quorum=quorum,
+                    max_samples=max_samples,
+                )
+                return task_id, self._transact("createTask", instruction)
             except TransactionReverted as error:
                 # Another process of this account took the number in between.
                 if error.error_name != "WrongAddress" or attempt == TASK_ATTEMPTS - 1:
@@ -281,7 +282,10 @@ class SolanaConnector(SolanaReader):
             raise ChainError(f"a transaction cannot carry the nonce {nonce}: there are none here")
         self._require_checked()
         what, instructions = self._encode(call)
-        return self._sender.sign(what, instructions, replacing=replacing)
+        try:
+            return self._sender.sign(what, instructions, replacing=replacing)
+        except TransactionReverted as error:
+            raise self._explained(error, call) from error
 
     def sign_filler(
         self, nonce: int, *, replacing: SignedTransaction | None = None
@@ -359,24 +363,40 @@ class SolanaConnector(SolanaReader):
         what, instructions = self._encode(call)
         try:
             self._sender.transact(what, instructions)
-        except TransactionReverted:
+        except TransactionReverted as error:
             # Another process may have done the same meanwhile.
             if self.already_done(call) is None:
-                raise
+                raise self._explained(error, call) from error
+
+    def _explained(self, error: TransactionReverted, call: Call) -> TransactionReverted:
+        if error.error_name != "OutOfOrder" or not isinstance(call, RoundCall):
+            return error
+        # A program's error is a number; where the task stands is what a contract would add.
+        task = self.task(call.task_id)
+        arguments: dict[str, object] = {
+            "round": call.round,
+            "attempt": call.attempt,
+            "lastRound": task.last_round,
+            "lastAttempt": task.last_attempt,
+        }
+        shown = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        return TransactionReverted(
+            f"{error.message}({shown})", error_name=error.error_name, arguments=arguments
+        )
 
     def _encode(self, call: Call) -> tuple[str, list[Instruction]]:
         if isinstance(call, RoundCall):
             instruction = self._write.record_round(
                 call.task_id, call.round, call.attempt, call.manifest_digest, call.updates_root
             )
-            return "record_round", [instruction]
+            return "recordRound", [instruction]
         if isinstance(call, AnchorCall):
             return "anchor", [self._write.anchor(call.root, call.count)]
         return self._encode_statement(call)
 
     def _encode_statement(self, call: ModelCall) -> tuple[str, list[Instruction]]:
         task = self.task(call.task_id)
-        tally = self._tally(call, task)
+        tally, digest = self._tally(call, task)
         if isinstance(call, AttestCall):
             what = "attest"
             end = [
@@ -389,16 +409,19 @@ class SolanaConnector(SolanaReader):
             call.task_id, tally, call.last, call.model_digest, call.metrics_digest
         )
         # The program wants signers in increasing order, so that it can see that none counts twice.
-        in_order = sorted(call.signatures.items(), key=lambda entry: int(entry[0], 16))
+        in_order = [
+            (_signer_of(digest, call.signatures[node], node), call.signatures[node])
+            for node in sorted(call.signatures, key=lambda node: int(node, 16))
+        ]
         whole = [begin, *self._signatures(call.task_id, tally, in_order), *end]
         if self._sender.fits(whole):
             return what, whole
         counted = self._counted(call.task_id, tally, [node for node, _ in in_order])
         if counted is None:
-            self._sender.transact("open_tally", [begin])
+            self._sender.transact("openTally", [begin])
         missing = [entry for entry in in_order if entry[0] not in (counted or ())]
         for instruction in self._signatures(call.task_id, tally, missing):
-            self._sender.transact("add_signatures", [instruction])
+            self._sender.transact("addSignatures", [instruction])
         return what, end
 
     def _signatures(
@@ -408,7 +431,7 @@ class SolanaConnector(SolanaReader):
             some = in_order[start : start + SIGNATURES_AT_ONCE]
             yield self._write.add_signatures(task_id, tally, some)
 
-    def _tally(self, call: ModelCall, task: TaskState) -> Pubkey:
+    def _tally(self, call: ModelCall, task: TaskState) -> tuple[Pubkey, bytes]:
         head = round_head(
             call.last.previous_head,
             call.task_id,
@@ -417,7 +440,10 @@ class SolanaConnector(SolanaReader):
             manifest_digest=call.last.manifest_digest,
             updates_root=call.last.updates_root,
         )
-        if task.state == "running" and task.last_round and head != task.head:
+        mine = task.coordinator == self.account and task.state == "running"
+        complete = isinstance(call, AttestCall) or task.last_round == task.rounds
+        # Whatever else is wrong comes first, and the program says it.
+        if mine and complete and head != task.head:
             raise TransactionReverted(
                 f"the record given hashes to {head}, the head of task {call.task_id} is"
                 f" {task.head}",
@@ -431,7 +457,8 @@ class SolanaConnector(SolanaReader):
             model_digest=call.model_digest,
             metrics_digest=call.metrics_digest,
         )
-        return self._at.tally(statement.signing_hash(self._deployment.domain))
+        digest = statement.signing_hash(self._deployment.domain)
+        return self._at.tally(digest), digest
 
     def _counted(self, task_id: str, tally: Pubkey, nodes: Sequence[str]) -> set[str] | None:
         found = self._accounts.one(tally, read_tally)
@@ -449,6 +476,14 @@ class SolanaConnector(SolanaReader):
     def _transact(self, what: str, instruction: Instruction) -> Receipt:
         self._require_checked()
         return self._sender.transact(what, [instruction])
+
+
+def _signer_of(digest: bytes, signature: str, claimed: str) -> str:
+    # As a contract does: whoever signed has to be a member, under whatever name it was handed in.
+    try:
+        return recover(digest, signature)
+    except SignatureError:
+        return claimed
 
 
 def _visible(found: T | None, what: str) -> T:

@@ -1,11 +1,14 @@
 """The local Solana chain: a folder that holds one of one's own, and the server for it."""
 
 import argparse
+import secrets
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
+
+from solders.pubkey import Pubkey
 
 from twopm_flower.chain.local_process import (
     ACCOUNT_KEY,
@@ -15,7 +18,8 @@ from twopm_flower.chain.local_process import (
 )
 from twopm_flower.chain.process_lock import ProcessLock
 from twopm_flower.chain.solana_node import SolanaNode
-from twopm_flower.chain.solana_rpc_server import SolanaJsonRpc
+from twopm_flower.chain.solana_rpc import SolanaRpc
+from twopm_flower.chain.solana_rpc_server import MAX_AIRDROP_LAMPORTS, SolanaJsonRpc
 from twopm_flower.chain.solana_store import SolanaStore
 from twopm_flower.config import make_private_folder
 from twopm_flower.errors import ChainError
@@ -156,6 +160,13 @@ class SolanaProcess(LocalProcess):
     def signer(self) -> LocalSolanaSigner:
         """Signs for the funded account."""
         return LocalSolanaSigner.from_file(self.folder / ACCOUNT_KEY)
+
+    def new_account(self) -> LocalSolanaSigner:
+        """Return a signer for a new account with some thousand SOL from the chain's faucet."""
+        signer = LocalSolanaSigner(secrets.token_bytes(32))
+        receiver = str(Pubkey(signer.public_key))
+        SolanaRpc([self.url], None).ask("requestAirdrop", receiver, MAX_AIRDROP_LAMPORTS)
+        return signer
 
 
 def main() -> int:

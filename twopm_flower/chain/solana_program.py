@@ -1,7 +1,8 @@
 """Our Solana program as it comes with the package, and whether it is what a cluster runs."""
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -36,6 +37,14 @@ def packaged_program() -> bytes:
     """Return the ELF of our program."""
     source = files("twopm_flower.chain") / "artifacts" / "solana" / "program.so"
     return source.read_bytes()
+
+
+@cache
+def program_errors() -> Mapping[int, str]:
+    """Return the names of our program's errors by their codes."""
+    source = files("twopm_flower.chain") / "artifacts" / "solana" / "interface.json"
+    interface = json.loads(source.read_text(encoding="utf-8"))
+    return {int(code): str(name) for name, code in interface["errors"].items()}
 
 
 def why_not_ours(

@@ -10,7 +10,7 @@ import requests
 
 from twopm_flower.chain.json_rpc import AnswersRequests
 from twopm_flower.chain.solana_identity import hash_text
-from twopm_flower.chain.solana_wire import ERRORS
+from twopm_flower.chain.solana_program import program_errors
 from twopm_flower.errors import ChainError, ChainUnavailable, TransactionReverted, WrongChain
 
 REQUEST_TIMEOUT_S = 10.0
@@ -230,7 +230,7 @@ def explain_failure(error: Any, what: str, logs: Sequence[str] = ()) -> Transact
     error : object
         The cluster's own error, as its JSON-RPC tells it.
     what : str
-        What was tried: ``"record_round"``.
+        What was tried: ``"recordRound"``.
     logs : sequence of str
         What the programs logged, as far as it is known.
     """
@@ -238,7 +238,7 @@ def explain_failure(error: Any, what: str, logs: Sequence[str] = ()) -> Transact
     if isinstance(error, dict) and isinstance(error.get("InstructionError"), list):
         reason = error["InstructionError"][-1]
         code = reason.get("Custom") if isinstance(reason, dict) else None
-    name = ERRORS.get(code) if isinstance(code, int) else None
+    name = program_errors().get(code) if isinstance(code, int) else None
     if name is not None:
         return TransactionReverted(f"{what} was refused: {name}", error_name=name)
     if error in ("AccountNotFound", "InsufficientFundsForFee") or any(

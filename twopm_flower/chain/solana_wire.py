@@ -1,4 +1,4 @@
-"""What our Solana program is told, byte by byte: instructions, their accounts, and its errors.
+"""What our Solana program is told, byte by byte: instructions and their accounts.
 
 ``docs/solana.md`` is the definition; integers are little-endian.
 """
@@ -16,53 +16,6 @@ from twopm_flower.records.bundle import Deployment
 
 SYSTEM = Pubkey.default()
 SIGNATURE = 65
-
-ERRORS = {
-    6000: "UnknownInstruction",
-    6001: "WrongDataLength",
-    6002: "WrongAccountCount",
-    6003: "MissingSigner",
-    6004: "NotWritable",
-    6005: "WrongOwner",
-    6006: "WrongAccountKind",
-    6007: "WrongAddress",
-    6008: "WrongSystemProgram",
-    6009: "AlreadyInitialised",
-    6010: "NotInitialised",
-    6011: "BadConfig",
-    6012: "UnsupportedRent",
-    6013: "Overflow",
-    6020: "DeadlinePassed",
-    6021: "WrongSigner",
-    6022: "BadSignature",
-    6023: "ZeroSealingKey",
-    6024: "NotRegistered",
-    6030: "ZeroDigest",
-    6031: "ZeroSamples",
-    6032: "WrongVersion",
-    6040: "UnknownTask",
-    6041: "NotCoordinator",
-    6042: "WrongState",
-    6043: "BadTerms",
-    6044: "AlreadyMember",
-    6045: "SealingKeyMismatch",
-    6046: "SamplesOutOfRange",
-    6047: "TooFewMembers",
-    6048: "TooManyRounds",
-    6049: "OutOfOrder",
-    6050: "AlreadyRecorded",
-    6051: "RoundsMissing",
-    6052: "HeadMismatch",
-    6053: "QuorumMissed",
-    6054: "NotMember",
-    6055: "SignersNotIncreasing",
-    6056: "ReasonTooLong",
-    6057: "TooManyMembers",
-    6058: "UnknownTally",
-    6059: "StaleTally",
-    6060: "AlreadyAnchored",
-}
-"""The program's errors by their codes."""
 
 
 class Instructions:
@@ -85,7 +38,7 @@ class Instructions:
 
     def initialise(self, deployment: Deployment) -> Instruction:
         """Write the config: chain id and registry addresses."""
-        data = _pack(0, "<Q", deployment.chain_id)
+        data = bytes([0]) + _numbers("initialise", "<Q", deployment.chain_id)
         registries = (
             deployment.node_registry,
             deployment.task_registry,
@@ -96,8 +49,8 @@ class Instructions:
 
     def register(self, node: str, sealing_key: str, deadline: int, signature: str) -> Instruction:
         """Relay a registration."""
-        data = _pack(1) + address_bytes(node) + _digest(sealing_key)
-        data += _pack(None, "<Q", deadline) + hexadecimal(signature, SIGNATURE)
+        data = bytes([1]) + address_bytes(node) + _digest(sealing_key)
+        data += _numbers("register", "<Q", deadline) + hexadecimal(signature, SIGNATURE)
         return self._instruction(
             data,
             _readonly(self._at.config),
@@ -107,7 +60,7 @@ class Instructions:
 
     def depart(self, node: str, deadline: int, signature: str) -> Instruction:
         """Relay a departure."""
-        data = _pack(2) + address_bytes(node) + _pack(None, "<Q", deadline)
+        data = bytes([2]) + address_bytes(node) + _numbers("depart", "<Q", deadline)
         data += hexadecimal(signature, SIGNATURE)
         return self._instruction(
             data,
@@ -127,8 +80,10 @@ class Instructions:
         signature: str,
     ) -> Instruction:
         """Relay a data publication."""
-        data = _pack(3) + address_bytes(node) + _digest(dataset) + _pack(None, "<I", version)
-        data += _digest(commitment) + _pack(None, "<Q", samples)
+        data = (
+            bytes([3]) + address_bytes(node) + _digest(dataset) + _numbers("publish", "<I", version)
+        )
+        data += _digest(commitment) + _numbers("publish", "<Q", samples)
         data += hexadecimal(signature, SIGNATURE)
         return self._instruction(
             data,
@@ -149,8 +104,8 @@ class Instructions:
         max_samples: int,
     ) -> Instruction:
         """Create the task whose identifier the coordinator's counter gives."""
-        data = _pack(4) + _digest(terms_digest)
-        data += _pack(None, "<IHHQ", rounds, min_contributors, quorum, max_samples)
+        data = bytes([4]) + _digest(terms_digest)
+        data += _numbers("createTask", "<IHHQ", rounds, min_contributors, quorum, max_samples)
         return self._instruction(
             data,
             _readonly(self._at.config),
@@ -170,7 +125,7 @@ class Instructions:
         signature: str,
     ) -> Instruction:
         """Relay a membership."""
-        data = _pack(5) + address_bytes(node) + _pack(None, "<Q", samples)
+        data = bytes([5]) + address_bytes(node) + _numbers("join", "<Q", samples)
         data += _digest(data_commitment) + _digest(sealing_key)
         data += hexadecimal(signature, SIGNATURE)
         return self._instruction(
@@ -185,7 +140,7 @@ class Instructions:
     def start(self, task_id: str) -> Instruction:
         """Close the roster."""
         task = self._writable(self._at.task(task_id))
-        return self._instruction(_pack(6), task, payer_writable=False)
+        return self._instruction(bytes([6]), task, payer_writable=False)
 
     def record_round(
         self,
@@ -196,7 +151,7 @@ class Instructions:
         updates_root: str,
     ) -> Instruction:
         """Record a round."""
-        data = _pack(7, "<II", round_number, attempt)
+        data = bytes([7]) + _numbers("recordRound", "<II", round_number, attempt)
         data += _digest(manifest_digest) + _digest(updates_root)
         task = self._writable(self._at.task(task_id))
         return self._instruction(data, task, payer_writable=False)
@@ -210,7 +165,7 @@ class Instructions:
         metrics_digest: str,
     ) -> Instruction:
         """Open what collects signatures over the model of the last record."""
-        data = _pack(8) + _digest(last.manifest_digest) + _digest(last.updates_root)
+        data = bytes([8]) + _digest(last.manifest_digest) + _digest(last.updates_root)
         data += _digest(model_digest) + _digest(metrics_digest)
         return self._instruction(
             data,
@@ -224,7 +179,7 @@ class Instructions:
         self, task_id: str, tally: Pubkey, signatures: Sequence[tuple[str, str]]
     ) -> Instruction:
         """Count members' signatures, given as pairs of node and signature."""
-        data = _pack(9, "<B", len(signatures))
+        data = bytes([9]) + _numbers("addSignatures", "<B", len(signatures))
         data += b"".join(hexadecimal(signature, SIGNATURE) for _, signature in signatures)
         return self._instruction(
             data,
@@ -237,28 +192,28 @@ class Instructions:
     def attest(self, task_id: str, tally: Pubkey) -> Instruction:
         """Attest the tally's model."""
         accounts = (_readonly(self._at.task(task_id)), _readonly(tally))
-        return self._instruction(_pack(10), *accounts, payer_writable=False)
+        return self._instruction(bytes([10]), *accounts, payer_writable=False)
 
     def finalise(self, task_id: str, tally: Pubkey) -> Instruction:
         """End the task with the tally's model."""
         task = self._writable(self._at.task(task_id))
-        return self._instruction(_pack(11), task, self._writable(tally))
+        return self._instruction(bytes([11]), task, self._writable(tally))
 
     def close_tally(self, task_id: str, tally: Pubkey) -> Instruction:
         """Get back what an unused tally holds."""
         task = _readonly(self._at.task(task_id))
-        return self._instruction(_pack(12), task, self._writable(tally))
+        return self._instruction(bytes([12]), task, self._writable(tally))
 
     def cancel(self, task_id: str, reason: str) -> Instruction:
         """End the task without a model."""
         words = reason.encode()
-        data = _pack(13, "<H", len(words)) + words
+        data = bytes([13]) + _numbers("cancel", "<H", len(words)) + words
         task = self._writable(self._at.task(task_id))
         return self._instruction(data, task, payer_writable=False)
 
     def anchor(self, root: str, count: int) -> Instruction:
         """Anchor a batch of receipts."""
-        data = _pack(14) + _digest(root) + _pack(None, "<I", count)
+        data = bytes([14]) + _digest(root) + _numbers("anchor", "<I", count)
         anchor = self._writable(self._at.anchor(self._key, root))
         return self._instruction(data, anchor, _readonly(SYSTEM))
 
@@ -280,9 +235,11 @@ def _digest(digest: str) -> bytes:
     return hexadecimal(digest, 32)
 
 
-def _pack(tag: int | None, layout: str = "<", *values: int) -> bytes:
+def _numbers(what: str, layout: str, *values: int) -> bytes:
     try:
-        fields = struct.pack(layout, *values)
+        return struct.pack(layout, *values)
     except struct.error as error:
-        raise ChainError(f"{values} does not fit an instruction: {error}") from error
-    return fields if tag is None else bytes([tag]) + fields
+        raise ChainError(
+            f"{what} cannot be called with {values}: {error}",
+            hint="One of the values does not fit the instruction's field.",
+        ) from error

@@ -13,6 +13,7 @@ from typing import Annotated
 import tomli_w
 import typer
 
+from twopm_flower.cli import signer_offline
 from twopm_flower.cli.output import Json, fields, print_json, say
 from twopm_flower.cli.signer_policy import FeeLimits, Role, make_policy
 from twopm_flower.errors import ConfigError
@@ -240,3 +241,12 @@ def _leave_no_core_file() -> None:
         import resource  # noqa: PLC0415
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+app.command(
+    "prepare", epilog="Example: twopm signer prepare start 0x3fa9... --from 0x62D9... --out f.json"
+)(signer_offline.prepare_)
+app.command(
+    "sign", epilog="Example: twopm signer sign f.json --key coordinator.key --policy policy.toml"
+)(signer_offline.sign)
+app.command("submit", epilog="Example: twopm signer submit f.json.signed")(signer_offline.submit)

@@ -6,7 +6,6 @@ import threading
 import time
 from typing import Any
 
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
@@ -246,12 +245,17 @@ class EvmAccount:
         )
 
     def _broadcast(self, transaction: SignedTransaction) -> bool:
-        nonce = int(TypedTransaction.from_bytes(HexBytes(transaction.raw)).as_dict()["nonce"])
+        if "0x" + keccak(transaction.raw).hex() != transaction.transaction_hash:
+            raise ChainError(
+                f"these bytes are not transaction {transaction.transaction_hash}",
+                hint="They were changed after they were signed: sign the call again.",
+            )
         with self._rpc.asking("eth_sendRawTransaction") as web3:
             try:
                 web3.eth.send_raw_transaction(transaction.raw)
             except Web3RPCError as error:
-                words = rpc_message(error).lower()
+                # "unknown transaction type" is not what nodes say of a known transaction.
+                words = rpc_message(error).lower().replace("unknown transaction", "")
                 if any(known in words for known in _NONCE_USED):
                     self._next_nonce = 0
                     return self.receipt(transaction.transaction_hash) is not None
@@ -265,7 +269,8 @@ class EvmAccount:
                     ) from error
                 if not any(known in words for known in _KNOWN):
                     raise
-        self._next_nonce = max(self._next_nonce, nonce + 1)
+        if transaction.nonce is not None:
+            self._next_nonce = max(self._next_nonce, transaction.nonce + 1)
         return True
 
     def _raise_reverted(self, transaction_hash: str) -> None:

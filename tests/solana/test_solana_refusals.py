@@ -17,6 +17,7 @@ from solana_machine import (
 )
 from solders.instruction import Instruction
 from solders.keypair import Keypair
+from solders.rent import Rent
 
 from twopm_flower.records.statements import Domain, ModelStatement, Registration
 
@@ -372,6 +373,27 @@ def test_a_reason_is_short() -> None:
     machine = opened(2)
     assert machine.send(machine.cancel("x" * 257)).error == "ReasonTooLong"
     machine.all_well(machine.cancel("x" * 256))
+
+
+def rent(lamports_per_byte: int, threshold: float) -> Rent:
+    return Rent(lamports_per_byte, threshold, 50)
+
+
+def test_rent_is_paid_as_the_cluster_computes_it_today_and_after_simd_0194() -> None:
+    paid = []
+    for of_cluster in (rent(3480, 2.0), rent(6960, 1.0)):
+        machine = Machine()
+        machine.svm.set_rent(of_cluster)
+        machine.all_well(machine.anchor(digest("receipts")))
+        paid.append(machine.svm.get_balance(machine.anchor_at(digest("receipts"))))
+    assert paid == [(128 + 96) * 6960] * 2
+
+
+@pytest.mark.parametrize("of_cluster", [rent(3480, 1.5), rent(3480, 4.0)])
+def test_a_rent_that_nobody_foresaw_stops_the_program(of_cluster: Rent) -> None:
+    machine = Machine()
+    machine.svm.set_rent(of_cluster)
+    assert machine.send(machine.anchor(digest("receipts"))).error == "UnsupportedRent"
 
 
 def test_a_payer_without_lamports_creates_nothing() -> None:

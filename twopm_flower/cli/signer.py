@@ -200,6 +200,27 @@ def serve(  # noqa: PLR0917  # one parameter for each option
         close()
 
 
+@app.command(epilog="Example: twopm signer certificates --host signer.example --out tls")
+def certificates(
+    host: Annotated[
+        list[str], typer.Option(help="A name or address of the signer's machine; repeat.")
+    ],
+    days: Annotated[int, typer.Option(help="How long they are valid.", min=1)] = 365,
+    out: Annotated[Path, typer.Option(help="The folder.")] = Path("tls"),
+    json: Json = False,
+) -> None:
+    """Make the certificates with which a signer and who asks it know each other."""
+    from twopm_flower.signer.certificates import create_certificates  # noqa: PLC0415
+
+    create_certificates(out, tuple(host), days=days)
+    shown = {"signer": str(out / "signer.pem"), "client": str(out / "client.pem")}
+    if json:
+        print_json(shown | {"authority": str(out / "ca.pem")})
+        return
+    fields(shown)
+    say("Move signer.* to the signer and client.* to the coordinator, with ca.pem to both.")
+
+
 @app.command("audit", epilog="Example: twopm signer audit coordinator.key.audit.jsonl")
 def audit_(
     file: Annotated[Path, typer.Argument(help="The log.")],

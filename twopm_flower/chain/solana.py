@@ -18,7 +18,7 @@ from twopm_flower.chain.solana_rpc import REQUEST_TIMEOUT_S, Endpoint, SolanaRpc
 from twopm_flower.chain.solana_state import read_config
 from twopm_flower.chain.solana_wire import Instructions
 from twopm_flower.config import ChainSettings
-from twopm_flower.errors import ChainError, TransactionReverted
+from twopm_flower.errors import ChainError, ConfigError, TransactionReverted
 from twopm_flower.records.bundle import Deployment
 from twopm_flower.signer.ed25519 import LocalSolanaSigner, SolanaSigner
 
@@ -54,9 +54,17 @@ class SolanaBackend:
             _endpoints(chain), deployment_of(chain), signer, request_timeout_s=chain.timeout_s
         )
 
-    def deploy(self, rpc_url: str, signer: SolanaSigner) -> Deployment:
-        """Initialise the program of a local chain; see :func:`deploy`."""
-        return deploy(rpc_url, signer)
+    def deploy(
+        self, rpc_url: str, signer: SolanaSigner, *, program: str | None = None
+    ) -> Deployment:
+        """Initialise the program at an address, or that of a local chain; see :func:`deploy`."""
+        if program is None:
+            return deploy(rpc_url, signer)
+        try:
+            key = Pubkey.from_string(program)
+        except ValueError as error:
+            raise ConfigError(f"{program[:100]!r} is not the address of a program") from error
+        return deploy(rpc_url, signer, program=key)
 
     def local_chain(self, folder: Path, *, port: int = 0) -> SolanaProcess:
         """Return the local chain in a folder, not started."""

@@ -1,11 +1,10 @@
 """The Solana connector: our program on a cluster, from one account."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from solders.instruction import Instruction
-from solders.pubkey import Pubkey
 
 from twopm_flower.chain.calls import (
     AnchorCall,
@@ -13,7 +12,6 @@ from twopm_flower.chain.calls import (
     Call,
     FinaliseCall,
     FinalRound,
-    ModelCall,
     RoundCall,
     SignedTransaction,
 )
@@ -25,27 +23,23 @@ from twopm_flower.chain.facts import (
     Receipt,
     ReceiptAnchor,
     RoundRecord,
-    TaskState,
 )
 from twopm_flower.chain.solana_account import RECEIPT_TIMEOUT_S, SolanaAccount
 from twopm_flower.chain.solana_identity import task_id_of
 from twopm_flower.chain.solana_reader import SolanaReader
 from twopm_flower.chain.solana_rpc import REQUEST_TIMEOUT_S, Endpoint
-from twopm_flower.chain.solana_state import read_coordinator, read_member, read_tally
+from twopm_flower.chain.solana_state import read_coordinator
+from twopm_flower.chain.solana_statements import SolanaStatements
 from twopm_flower.chain.solana_wire import Instructions
 from twopm_flower.errors import (
     ChainError,
     ChainUnavailable,
     RecordConflict,
-    SignatureError,
     TransactionReverted,
 )
 from twopm_flower.records.bundle import Deployment
-from twopm_flower.records.chaining import round_head
-from twopm_flower.records.statements import ModelStatement, recover
 from twopm_flower.signer.ed25519 import SolanaSigner
 
-SIGNATURES_AT_ONCE = 8
 TASK_ATTEMPTS = 5
 
 T = TypeVar("T")
@@ -84,6 +78,9 @@ class SolanaConnector(SolanaReader):
             receipt_timeout_s=receipt_timeout_s,
         )
         self._write = Instructions(self._at, self._sender.key)
+        self._statements = SolanaStatements(
+            deployment, self._at, self._accounts, self._sender, self._write
+        )
 
     @property
     def account(self) -> str:
@@ -130,7 +127,7 @@ class SolanaConnector(SolanaReader):
     ) -> tuple[str, Receipt]:
         """Create a task and return its identifier with the receipt."""
         self._require_checked()
-        for attempt in range(TASK_ATTEMPTS):
+        for _ in range(TASK_ATTEMPTS):
             counted = self._accounts.one(self._at.coordinator(self._sender.key), read_coordinator)
             task_id = task_id_of(
                 self._deployment.chain_id,
@@ -150,9 +147,9 @@ class SolanaConnector(SolanaReader):
                 return task_id, self._transact("createTask", instruction)
             except TransactionReverted as error:
                 # Another process of this account took the number in between.
-                if error.error_name != "WrongAddress" or attempt == TASK_ATTEMPTS - 1:
+                if error.error_name != "WrongAddress":
                     raise
-        raise ChainError("a task is tried at least once")
+        raise ChainUnavailable("others of this account kept creating tasks", hint="Try again.")
 
     def join_task(
         self,
@@ -392,98 +389,11 @@ class SolanaConnector(SolanaReader):
             return "recordRound", [instruction]
         if isinstance(call, AnchorCall):
             return "anchor", [self._write.anchor(call.root, call.count)]
-        return self._encode_statement(call)
-
-    def _encode_statement(self, call: ModelCall) -> tuple[str, list[Instruction]]:
-        task = self.task(call.task_id)
-        tally, digest = self._tally(call, task)
-        if isinstance(call, AttestCall):
-            what = "attest"
-            end = [
-                self._write.attest(call.task_id, tally),
-                self._write.close_tally(call.task_id, tally),
-            ]
-        else:
-            what, end = "finalise", [self._write.finalise(call.task_id, tally)]
-        begin = self._write.open_tally(
-            call.task_id, tally, call.last, call.model_digest, call.metrics_digest
-        )
-        # The program wants signers in increasing order, so that it can see that none counts twice.
-        in_order = [
-            (_signer_of(digest, call.signatures[node], node), call.signatures[node])
-            for node in sorted(call.signatures, key=lambda node: int(node, 16))
-        ]
-        whole = [begin, *self._signatures(call.task_id, tally, in_order), *end]
-        if self._sender.fits(whole):
-            return what, whole
-        counted = self._counted(call.task_id, tally, [node for node, _ in in_order])
-        if counted is None:
-            self._sender.transact("openTally", [begin])
-        missing = [entry for entry in in_order if entry[0] not in (counted or ())]
-        for instruction in self._signatures(call.task_id, tally, missing):
-            self._sender.transact("addSignatures", [instruction])
-        return what, end
-
-    def _signatures(
-        self, task_id: str, tally: Pubkey, in_order: Sequence[tuple[str, str]]
-    ) -> Iterator[Instruction]:
-        for start in range(0, len(in_order), SIGNATURES_AT_ONCE):
-            some = in_order[start : start + SIGNATURES_AT_ONCE]
-            yield self._write.add_signatures(task_id, tally, some)
-
-    def _tally(self, call: ModelCall, task: TaskState) -> tuple[Pubkey, bytes]:
-        head = round_head(
-            call.last.previous_head,
-            call.task_id,
-            task.last_round,
-            call.last.attempt,
-            manifest_digest=call.last.manifest_digest,
-            updates_root=call.last.updates_root,
-        )
-        mine = task.coordinator == self.account and task.state == "running"
-        complete = isinstance(call, AttestCall) or task.last_round == task.rounds
-        # Whatever else is wrong comes first, and the program says it.
-        if mine and complete and head != task.head:
-            raise TransactionReverted(
-                f"the record given hashes to {head}, the head of task {call.task_id} is"
-                f" {task.head}",
-                error_name="HeadMismatch",
-                arguments={"given": head, "head": task.head},
-            )
-        statement = ModelStatement(
-            task_id=call.task_id,
-            round=max(1, task.last_round),
-            manifest_digest=call.last.manifest_digest,
-            model_digest=call.model_digest,
-            metrics_digest=call.metrics_digest,
-        )
-        digest = statement.signing_hash(self._deployment.domain)
-        return self._at.tally(digest), digest
-
-    def _counted(self, task_id: str, tally: Pubkey, nodes: Sequence[str]) -> set[str] | None:
-        found = self._accounts.one(tally, read_tally)
-        if found is None:
-            return None
-        members = self._accounts.several(
-            [self._at.member(task_id, node) for node in nodes], read_member
-        )
-        return {
-            node
-            for node, member in zip(nodes, members, strict=True)
-            if member is not None and member[2] in found[0].counted
-        }
+        return self._statements.instructions(call, self.task(call.task_id))
 
     def _transact(self, what: str, instruction: Instruction) -> Receipt:
         self._require_checked()
         return self._sender.transact(what, [instruction])
-
-
-def _signer_of(digest: bytes, signature: str, claimed: str) -> str:
-    # As a contract does: whoever signed has to be a member, under whatever name it was handed in.
-    try:
-        return recover(digest, signature)
-    except SignatureError:
-        return claimed
 
 
 def _visible(found: T | None, what: str) -> T:

@@ -17,11 +17,13 @@ REQUEST_TIMEOUT_S = 10.0
 RETRIES = 3
 BACKOFF_S = 0.1
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+PIECE_BYTES = 1024 * 1024
 
 # https://github.com/anza-xyz/agave, rpc-client-api/src/custom_error.rs
 PREFLIGHT_FAILURE = -32002
 BLOCK_MISSING = frozenset({-32001, -32004, -32007, -32009, -32014})
 _BUSY = frozenset({-32005, -32016})
+_TROUBLED = frozenset({429, 500, 502, 503, 504})
 
 Endpoint = str | AnswersRequests
 """``http://`` or ``https://`` address of a node, or one in this process."""
@@ -151,19 +153,26 @@ class _Http:
     def request(self, body: Mapping[str, Any]) -> Any:
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
+        deadline = time.monotonic() + self._timeout_s
+        text = b""
         try:
             with self._local.session.post(
-                self.name, json=body, timeout=self._timeout_s, stream=True
+                self.name, json=body, timeout=self._timeout_s, stream=True, allow_redirects=False
             ) as response:
-                if response.status_code in (429, 500, 502, 503, 504):
+                if response.status_code in _TROUBLED:
                     raise ChainUnavailable(f"{self.name} answers with {response.status_code}")
-                text = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=True)
+                for piece in response.iter_content(PIECE_BYTES):
+                    text += piece
+                    if len(text) > MAX_ANSWER_BYTES:
+                        raise ChainError(f"{self.name} answers more than {MAX_ANSWER_BYTES} bytes")
+                    if time.monotonic() > deadline:
+                        raise ChainUnavailable(
+                            f"{self.name} took more than {self._timeout_s:g} s to answer"
+                        )
         except (requests.RequestException, OSError) as error:
             raise ChainUnavailable(
                 f"{self.name} does not answer: {type(error).__name__}"
             ) from error
-        if len(text) > MAX_ANSWER_BYTES:
-            raise ChainError(f"{self.name} answers with more than {MAX_ANSWER_BYTES} bytes")
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:

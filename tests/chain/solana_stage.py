@@ -1,0 +1,71 @@
+"""A local Solana chain in this process, and endpoints that lie about it, for the tests here."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chain_stage import Stage
+
+from twopm_flower.chain.solana import SolanaConnector, deploy
+from twopm_flower.chain.solana_local import SolanaLocal
+from twopm_flower.records.bundle import Deployment
+
+
+@dataclass
+class SolanaStage:
+    """A local chain with our program initialised, and a stage over it."""
+
+    folder: Path
+    local: SolanaLocal
+    deployment: Deployment
+    stage: Stage
+
+    def connector(self, *endpoints: Any, signer: Any = None) -> SolanaConnector:
+        chosen = endpoints or (self.local.rpc,)
+        return SolanaConnector(
+            chosen, self.deployment, signer or self.local.signer, receipt_timeout_s=5.0
+        )
+
+    def ask(self, method: str, *parameters: Any) -> Any:
+        answer = self.local.rpc.answer(request(method, *parameters))
+        assert "result" in answer, answer
+        return answer["result"]
+
+
+def open_stage(folder) -> SolanaStage:
+    local = SolanaLocal(folder)
+    deployment = deploy(local.rpc, local.signer)
+    stage = Stage(SolanaConnector([local.rpc], deployment, local.signer))
+    return SolanaStage(folder, local, deployment, stage)
+
+
+def request(method: str, *parameters: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(parameters)}
+
+
+class Dead:
+    """An endpoint that never answers."""
+
+    def answer(self, request):
+        raise ConnectionError("nobody is there")
+
+
+class Lying:
+    """An endpoint that changes what another one answers to one method.
+
+    `change` takes the result and the parameters, and returns another result; None from
+    `change` keeps what it changed in place.
+    """
+
+    def __init__(self, endpoint, method, change):
+        self._endpoint, self._method, self._change = endpoint, method, change
+        self.asked = []
+
+    def answer(self, request):
+        self.asked.append(request["method"])
+        answer = copy.deepcopy(self._endpoint.answer(request))
+        if request["method"] == self._method and "result" in answer:
+            changed = self._change(answer["result"], request["params"])
+            answer["result"] = answer["result"] if changed is None else changed
+        return answer

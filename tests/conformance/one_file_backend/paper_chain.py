@@ -14,6 +14,7 @@ from twopm_flower.chain.ledger_connector import LedgerConnector
 from twopm_flower.chain.ledger_reader import LedgerReader
 from twopm_flower.chain.ledger_service import LedgerService
 from twopm_flower.chain.ledger_source import FileSource, ServiceSource
+from twopm_flower.chain.ledger_store import FILE_NAME
 from twopm_flower.config import ChainSettings
 from twopm_flower.errors import ChainUnavailable
 from twopm_flower.records.bundle import Deployment
@@ -79,7 +80,7 @@ class PaperBackend:
         return LedgerReader(ServiceSource([Endpoint(chain.rpc_url)]), deployment_of(chain))
 
     def open_offline(self, chain: ChainSettings) -> LedgerReader | None:
-        if chain.devnet_folder is None:
+        if chain.devnet_folder is None or not (chain.devnet_folder / FILE_NAME).exists():
             return None
         return LedgerReader(FileSource(chain.devnet_folder), deployment_of(chain))
 

@@ -99,6 +99,7 @@ def test_what_is_no_vector_of_coefficients_is_refused(shape):
 def test_compiled_and_numpy_rings_open_the_same(monkeypatch):
     values = some_coefficients(1, 2047 * 70 + 5)
     keys, key = update_keys(BACKEND, 2, SEED)
+    monkeypatch.setattr(ring, "IMPORT_ROWS", 0)
     compiled = encrypted(values, keys[0])
     monkeypatch.setattr(ring, "COMPILED_FROM_ROWS", 1000)
     total = add([compiled, encrypted(values, keys[1])], max_nodes=10)

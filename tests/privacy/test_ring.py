@@ -1,5 +1,8 @@
 """Products in the ring against big integers, and the compiled ones against numpy's."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -99,6 +102,7 @@ def test_compiled_and_numpy_agree_bit_for_bit(seed, rows, edge, share):
     assert np.array_equal(ring_numba.products(polynomials.copy(), factor), by_numpy)
 
 
+@settings(deadline=None)
 @given(
     word=st.integers(0, 2**64 - 1) | st.integers(2**64 - 9, 2**64 - 1),
     factor=st.integers(0, MODULUS - 1) | st.integers(MODULUS - 9, MODULUS - 1),
@@ -135,4 +139,19 @@ def test_what_may_not_be_written_is_left_as_it_is(ring):
 def test_few_rows_are_left_to_numpy():
     assert ring_for(1) is ring_numpy
     assert ring_for(COMPILED_FROM_ROWS - 1) is ring_numpy
-    assert ring_for(COMPILED_FROM_ROWS) is ring_numba
+
+
+def test_the_compiler_is_imported_once_it_would_have_paid():
+    program = (
+        "import sys\n"
+        "from twopm_flower.privacy.ring import IMPORT_ROWS, ring_for\n"
+        "loaded = lambda: 'numba' in sys.modules\n"
+        "ring_for(IMPORT_ROWS // 2), [ring_for(31) for _ in range(IMPORT_ROWS)]\n"
+        "before = loaded()\n"
+        "ring_for(IMPORT_ROWS // 2)\n"
+        "print(before, loaded(), ring_for(32).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "False True twopm_flower.privacy.ring_numba\n"

@@ -1,7 +1,6 @@
-"""Steps of opening large sums that pass over the numbers once, where numpy takes ten passes.
+"""The last step of opening large sums in one pass over the numbers, where numpy takes ten.
 
-Each does what its caller's numpy code does, bit for bit, and is worth the half second that
-importing the compiler takes from some ten thousands of coefficients on.
+It does what its caller's numpy code does, bit for bit.
 """
 
 from typing import Any
@@ -61,30 +60,3 @@ def round_rows(c0: Any, masks: Any, guard_bits: Any, carried: Any) -> Any:
             squares += noise * noise
         done += out.size
     return largest, squares
-
-
-@compiled
-def split_field(rest: Any, width: Any, values: Any) -> Any:
-    """Take the lowest signed field of `width` bits off each coefficient of `rest`.
-
-    Parameters
-    ----------
-    rest : ndarray of int64, shape (m,)
-        Replaced by what is left of the coefficients.
-    width : int64
-    values : ndarray of int64, shape (m,)
-        Where the fields go.
-
-    Returns
-    -------
-    smallest, largest : int64
-        Of the fields.
-    """
-    half, mask = np.int64(1) << (width - np.int64(1)), (np.int64(1) << width) - np.int64(1)
-    smallest, largest = half, -half
-    for j in range(rest.size):
-        value = ((rest[j] + half) & mask) - half
-        rest[j] = (rest[j] - value) >> width
-        values[j] = value
-        smallest, largest = min(smallest, value), max(largest, value)
-    return smallest, largest

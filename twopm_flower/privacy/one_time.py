@@ -29,13 +29,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from twopm_flower.errors import BadOpening, HeadroomError, PrivacyError
+from twopm_flower.privacy import ring_numpy
 from twopm_flower.privacy.backend import Coefficients, Key
 from twopm_flower.privacy.ciphertext import SEED_BYTES, Ciphertext, SeededCiphertext
 from twopm_flower.privacy.keys import SecretBytes, SharedKey
 from twopm_flower.privacy.one_time_key import GROUP_KEY_BYTES, OneTimeKey
 from twopm_flower.privacy.parameters import ONE_TIME_NOISE, RING_DEGREE, AdditiveParameters
 from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred
-from twopm_flower.privacy.ring import COMPILED_FROM_ROWS, Ring, ring_for
+from twopm_flower.privacy.ring import Ring, ring_for
 from twopm_flower.privacy.room import room_for
 from twopm_flower.privacy.sampling import centred_binomial, fresh_stream, uniform_rows
 
@@ -129,7 +130,7 @@ class OneTimeBackend:
         ring = ring_for(rows)
         secret = _transformed_secret(opening, ring)
         opened = room_for(ciphertext.c0.size - rows).view(np.int64)
-        rounded = _round_rows if rows < COMPILED_FROM_ROWS else _compiled_rounding()
+        rounded = _round_rows if ring is ring_numpy else _compiled_rounding()
 
         def decrypt_rows(first: int) -> None:
             c0 = ciphertext.c0[first * RING_DEGREE : (first + _CHUNK_ROWS) * RING_DEGREE]

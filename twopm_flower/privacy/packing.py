@@ -4,7 +4,6 @@ Large models are packed and unpacked in chunks, so that what is between takes li
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,6 @@ Source = Callable[[int, int], Integers]
 """Returns the values from a first index up to, and without, a second one."""
 
 _CHUNK = 1 << 15
-_COMPILED_FROM = 1 << 16
 
 
 def pack(values: Integers, parameters: AdditiveParameters) -> Integers:
@@ -118,14 +116,13 @@ def unpack_pieces(
         raise PrivacyError(
             f"A sum of {contributors} is outside the agreed 1 to {parameters.max_nodes} nodes."
         )
-    split = _split_field if columns < _COMPILED_FROM else _compiled_split()
     width = np.int64(parameters.width)
     bound = contributors * parameters.limit
     for start in range(0, columns, _CHUNK):
         rest = coefficients[start : start + _CHUNK].copy()
         for field in range(parameters.fields):
             values = np.empty(rest.size, np.int64)
-            smallest, largest = split(rest, width, values)
+            smallest, largest = _split_field(rest, width, values)
             first = field * columns + start
             used = max(0, min(values.size, size - first))
             if smallest < -bound or largest > bound or values[used:].any():
@@ -137,19 +134,13 @@ def unpack_pieces(
 
 
 def _split_field(rest: Integers, width: np.int64, values: Integers) -> tuple[int, int]:
-    """Do what `fused.split_field` does."""
-    half, mask = np.int64(1) << (width - np.int64(1)), (np.int64(1) << width) - np.int64(1)
-    np.subtract((rest + half) & mask, half, out=values)
+    """Take the lowest signed field off each coefficient; return the extremes of the fields."""
+    above = np.int64(64) - width
+    np.left_shift(rest, above, out=values)
+    values >>= above
     rest -= values
     rest >>= width
     return int(values.min()), int(values.max())
-
-
-def _compiled_split() -> Callable[..., Any]:
-    # Compiled code is imported only where it is used: see `ring`.
-    from twopm_flower.privacy import fused  # noqa: PLC0415
-
-    return fused.split_field
 
 
 def _check_limit(values: Integers, first: int, parameters: AdditiveParameters) -> None:

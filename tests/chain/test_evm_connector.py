@@ -1,21 +1,18 @@
 import json
 import threading
-from dataclasses import replace
 
 import pytest
 import requests
-from chain_stage import FAR_FUTURE, Stage, digest, new_node
+from chain_stage import Stage, digest, new_node
 
 from twopm_flower.chain.devnet import Devnet, DevnetProcess
 from twopm_flower.chain.evm import EvmConnector, EvmReader, deploy
 from twopm_flower.errors import (
     ChainError,
     ChainUnavailable,
-    RecordConflict,
     TransactionReverted,
     WrongChain,
 )
-from twopm_flower.records.chaining import roster_digest, round_head
 
 
 class Proxy:
@@ -59,10 +56,6 @@ def proxy(devnet):
 def between(proxy, deployment, devnet, stage):
     """The stage, seen through the proxy."""
     return Stage(EvmConnector(proxy, deployment, devnet.signer), dict(stage.keys))
-
-
-def test_a_deployment_is_found_good(stage):
-    stage.connector.check()
 
 
 @pytest.mark.parametrize(
@@ -116,13 +109,6 @@ def test_tasks_that_use_another_node_registry_are_not_believed(devnet, deploymen
     mixed = deployment.model_copy(update={"node_registry": other.node_registry})
     with pytest.raises(WrongChain, match="node registry"):
         EvmReader(devnet.rpc, mixed).check()
-
-
-def test_nobody_at_the_endpoint_is_said_so(deployment):
-    reader = EvmReader("http://127.0.0.1:9", deployment, request_timeout_s=1)
-    with pytest.raises(ChainUnavailable, match=r"127\.0\.0\.1:9") as error:
-        reader.task(digest(1))
-    assert error.value.hint
 
 
 def test_requests_are_tried_again_when_the_connection_breaks(deployment, monkeypatch, tmp_path):
@@ -182,20 +168,6 @@ def test_an_answer_that_makes_no_sense_is_ours_to_explain(between, proxy, nodes)
         proxy.lies["eth_call"] = result(lambda _, value=nonsense: value)
         with pytest.raises(ChainError):
             between.connector.task(task_id)
-
-
-def test_the_contracts_own_reason_reaches_the_caller(stage, nodes):
-    task_id = stage.running_task(nodes)
-    with pytest.raises(TransactionReverted) as refusal:
-        stage.record(task_id, 2)
-    assert refusal.value.error_name == "OutOfOrder"
-    assert refusal.value.arguments == {
-        "round": 2,
-        "attempt": 1,
-        "lastRound": 0,
-        "lastAttempt": 0,
-    }
-    assert "recordRound" in str(refusal.value)
 
 
 def test_a_refused_transaction_costs_nothing(stage, devnet, nodes):
@@ -277,56 +249,6 @@ def test_threads_of_one_connector_do_not_get_in_each_others_way(stage):
     for thread in threads:
         thread.join()
     assert len(set(made)) == 6
-
-
-@pytest.mark.parametrize("bad", ["0x12", "12" * 32, "0x" + "zz" * 32, "", "0x" + "AB" * 32])
-def test_a_digest_of_another_form_is_refused_before_it_is_padded(stage, bad):
-    with pytest.raises(ChainError):
-        stage.connector.create_task(bad, rounds=1, min_contributors=2, quorum=1, max_samples=1)
-    with pytest.raises(ChainError):
-        stage.connector.task(bad)
-
-
-def test_a_number_that_does_not_fit_is_refused(stage):
-    with pytest.raises(ChainError, match="createTask"):
-        stage.create(rounds=2**32)
-
-
-def test_a_signature_of_another_length_is_refused(stage):
-    with pytest.raises(ChainError, match="65 bytes"):
-        stage.connector.register_node(new_node().address, digest(1), FAR_FUTURE, "0x" + "11" * 64)
-
-
-def test_the_chained_digests_are_those_of_the_contract(stage, nodes):
-    task_id = stage.running_task(nodes)
-    record = stage.record(task_id, 1, attempt=4)
-    head = round_head(
-        digest(0),
-        task_id,
-        1,
-        4,
-        manifest_digest=record.manifest_digest,
-        updates_root=record.updates_root,
-    )
-    assert stage.state(task_id).head == head == record.head
-    members = stage.connector.members(task_id)
-    assert stage.state(task_id).roster_digest == roster_digest(members)
-    assert roster_digest(members[::-1]) != roster_digest(members)
-
-
-def test_signed_bytes_may_be_sent_any_number_of_times(stage, nodes):
-    from twopm_flower.chain.base import RoundCall
-
-    task_id = stage.running_task(nodes)
-    call = RoundCall(task_id, 1, 1, digest(5), digest(6))
-    assert stage.connector.already_done(call) is None
-    signed = stage.connector.sign_call(call)
-    assert stage.connector.already_done(call) is None
-    assert [stage.connector.broadcast(signed) for _ in range(3)] == [True, True, True]
-    assert stage.connector.wait(signed.transaction_hash).status == 1
-    assert stage.connector.already_done(call) == signed.transaction_hash
-    with pytest.raises(RecordConflict):
-        stage.connector.already_done(replace(call, updates_root=digest(7)))
 
 
 def test_bytes_whose_nonce_is_taken_are_known_to_be_dead(stage, nodes):

@@ -1,15 +1,27 @@
 """A local Solana chain in this process, and endpoints that lie about it, for the tests here."""
 
+import base64
 import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chain_stage import Stage
+from solders.hash import Hash
+from solders.instruction import Instruction
+from solders.message import Message
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
 
 from twopm_flower.chain.solana import SolanaConnector, deploy
-from twopm_flower.chain.solana_local import SolanaLocal
+from twopm_flower.chain.solana_local import DATABASE, SolanaLocal
+from twopm_flower.chain.solana_program import LOADER, packaged_program
+from twopm_flower.chain.solana_store import SolanaStore, StoredAccount
 from twopm_flower.records.bundle import Deployment
+
+ELSEWHERE = Pubkey(b"\x42" * 32)
+"""Where the same program stands a second time."""
 
 
 @dataclass
@@ -44,13 +56,6 @@ def request(method: str, *parameters: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(parameters)}
 
 
-class Dead:
-    """An endpoint that never answers."""
-
-    def answer(self, request):
-        raise ConnectionError("nobody is there")
-
-
 class Lying:
     """An endpoint that changes what another one answers to one method.
 
@@ -69,3 +74,25 @@ class Lying:
             changed = self._change(answer["result"], request["params"])
             answer["result"] = answer["result"] if changed is None else changed
         return answer
+
+
+def pay(chain: Any, signer: Any, instructions: list[Instruction], **options: Any) -> str:
+    """Send any instructions, signed by any account, and return the signature."""
+    blockhash = chain.ask("getLatestBlockhash")["value"]["blockhash"]
+    payer = Pubkey(signer.public_key)
+    message = Message.new_with_blockhash(instructions, payer, Hash.from_string(blockhash))
+    signature = Signature(signer.sign_solana_message(bytes(message)))
+    raw = bytes(VersionedTransaction.populate(message, [signature]))
+    encoded = base64.b64encode(raw).decode()
+    return str(chain.ask("sendTransaction", encoded, {"encoding": "base64", **options}))
+
+
+def open_stage_with_twin(folder: Path) -> SolanaStage:
+    """As :func:`open_stage`, with the same program a second time, as anybody may deploy it."""
+    with SolanaLocal(folder):
+        pass
+    store = SolanaStore(folder / DATABASE)
+    code = packaged_program()
+    store.set_account(StoredAccount(bytes(ELSEWHERE), 10**9, bytes(LOADER), code, executable=True))
+    store.close()
+    return open_stage(folder)

@@ -185,6 +185,7 @@ HOSTILE = {
     "too many parameters": ("getHealth", 1, 2),
     "no key": ("getBalance", "0x12"),
     "a key that is a number": ("getBalance", 5),
+    "no hash": ("isBlockhashValid", "0x12"),
     "options that are none": ("getSlot", []),
     "no level": ("getSlot", {"commitment": "certain"}),
     "another encoding": ("getAccountInfo", str(PROGRAM_ID), {"encoding": "base58"}),

@@ -18,6 +18,8 @@ INTERNAL_ERROR, SERVER_ERROR, LIMIT_EXCEEDED, REVERTED = -32603, -32000, -32005,
 
 Methods = Mapping[str, Callable[..., Any]]
 
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+
 
 class RpcError(Exception):
     """An error in JSON-RPC's terms."""
@@ -168,14 +170,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-def _parse(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
+    """Return what JSON says that somebody else wrote.
+
+    Raises
+    ------
+    ValueError
+        Not JSON, or nested deeper than :data:`MAX_DEPTH` levels.
+    """
     # Libraries raise the recursion limit, so the parser would go deeper than the stack is.
     depth = 0
-    for bracket in re.finditer(rb"[\[\]{}]", body):
-        depth += 1 if bracket.group() in (b"[", b"{") else -1
+    for found in _STRING_OR_BRACKET.finditer(body):
+        if found[0] in b"[{":
+            depth += 1
+        elif found[0] in b"]}":
+            depth -= 1
         if depth > MAX_DEPTH:
-            raise RpcError(PARSE_ERROR, f"the request is nested deeper than {MAX_DEPTH} levels")
+            raise ValueError(f"the request is nested deeper than {MAX_DEPTH} levels")
+    return json.loads(body)
+
+
+def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except ValueError as error:
+        return parse_json(body)
+    except json.JSONDecodeError as error:
         raise RpcError(PARSE_ERROR, "the request is not JSON") from error
+    except ValueError as error:
+        raise RpcError(PARSE_ERROR, str(error)) from error

@@ -19,7 +19,7 @@ from twopm_flower.chain.calls import SignedTransaction
 from twopm_flower.chain.facts import Inclusion, Receipt
 from twopm_flower.chain.solana_accounts import SolanaAccounts
 from twopm_flower.chain.solana_history import COMMITMENT, SolanaHistory, signature_of
-from twopm_flower.chain.solana_identity import SIGNATURE_BYTES, account_address
+from twopm_flower.chain.solana_identity import SIGNATURE_BYTES, account_address, hash_of
 from twopm_flower.chain.solana_rpc import (
     PREFLIGHT_FAILURE,
     RpcRefusedError,
@@ -282,7 +282,7 @@ class SolanaAccount:
         answer = self._rpc.ask("getLatestBlockhash", {"commitment": COMMITMENT})
         try:
             value = answer["value"]
-            return Hash.from_string(value["blockhash"]), int(value["lastValidBlockHeight"])
+            return hash_of(str(value["blockhash"])), int(value["lastValidBlockHeight"])
         except (TypeError, LookupError, ValueError) as error:
             raise self._rpc.unusable("getLatestBlockhash", error) from error
 

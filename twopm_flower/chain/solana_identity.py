@@ -5,7 +5,7 @@
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
-from solders.hash import Hash
+from solders.hash import Hash, ParseHashError
 from solders.pubkey import Pubkey
 
 from twopm_flower.chain.calls import hexadecimal
@@ -142,9 +142,17 @@ def address_text(address: bytes) -> str:
     return str(to_checksum_address(address))
 
 
+def hash_of(base58: str) -> Hash:
+    """Return the hash of 32 bytes that base58 stands for; ValueError when it is none."""
+    try:
+        return Hash.from_string(base58)
+    except ParseHashError as error:
+        raise ValueError(f"{base58[:60]!r} is no hash") from error
+
+
 def hash_text(base58: str) -> str:
     """Return a base58 hash of 32 bytes as ``0x`` and hexadecimal digits; ValueError if none."""
-    return "0x" + bytes(Hash.from_string(base58)).hex()
+    return "0x" + bytes(hash_of(base58)).hex()
 
 
 def _address(preimage: bytes) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import requests
+from urllib3.exceptions import HTTPError
 
-from twopm_flower.chain.json_rpc import AnswersRequests
+from twopm_flower.chain.json_rpc import AnswersRequests, parse_json
 from twopm_flower.chain.solana_identity import hash_text
 from twopm_flower.chain.solana_program import program_errors
 from twopm_flower.errors import ChainError, ChainUnavailable, TransactionReverted, WrongChain
@@ -161,7 +162,8 @@ class _Http:
             ) as response:
                 if response.status_code in _TROUBLED:
                     raise ChainUnavailable(f"{self.name} answers with {response.status_code}")
-                for piece in response.iter_content(PIECE_BYTES):
+                # What has come so far, so that an endpoint cannot hold us by one byte at a time.
+                while piece := response.raw.read1(PIECE_BYTES, decode_content=True):
                     text += piece
                     if len(text) > MAX_ANSWER_BYTES:
                         raise ChainError(f"{self.name} answers more than {MAX_ANSWER_BYTES} bytes")
@@ -169,13 +171,13 @@ class _Http:
                         raise ChainUnavailable(
                             f"{self.name} took more than {self._timeout_s:g} s to answer"
                         )
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, HTTPError, OSError) as error:
             raise ChainUnavailable(
                 f"{self.name} does not answer: {type(error).__name__}"
             ) from error
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
+            return parse_json(text)
+        except ValueError as error:
             raise ChainError(
                 f"{self.name} answers {response.status_code} and no JSON",
                 hint="Check that this is the address of a Solana node's JSON-RPC service.",

@@ -9,11 +9,11 @@ import base64
 import json
 from typing import Any
 
-from solders.hash import Hash
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from twopm_flower.chain.json_rpc import INVALID_PARAMS, Methods, RpcError, answer
+from twopm_flower.chain.solana_identity import hash_of
 from twopm_flower.chain.solana_node import (
     VALID_BLOCKS,
     Outcome,
@@ -332,7 +332,7 @@ def _signature(value: Any) -> str:
 
 def _blockhash(value: Any) -> str:
     try:
-        return str(Hash.from_string(str(value)))
+        return str(hash_of(str(value)))
     except ValueError as error:
         raise RpcError(INVALID_PARAMS, f"Invalid param: {str(value)[:60]!r}") from error
 

@@ -1,0 +1,399 @@
+import base64
+import secrets
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from chain_stage import FAR_FUTURE, digest, new_node
+from solana_stage import (
+    ELSEWHERE,
+    Lying,
+    open_stage,
+    open_stage_with_twin,
+    pay,
+)
+from solders.hash import Hash
+from solders.pubkey import Pubkey
+from solders.system_program import TransferParams, transfer
+
+from twopm_flower.chain import solana_account, solana_rpc
+from twopm_flower.chain.solana import SolanaBackend, SolanaReader, deploy
+from twopm_flower.chain.solana_identity import Accounts, deployment_at
+from twopm_flower.chain.solana_program import PROGRAM_ID
+from twopm_flower.chain.solana_wire import Instructions
+from twopm_flower.config import ChainSettings
+from twopm_flower.errors import (
+    ChainError,
+    ChainUnavailable,
+    WrongChain,
+)
+
+AT = Accounts(PROGRAM_ID)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    chain = open_stage_with_twin(tmp_path_factory.mktemp("solana") / "chain")
+    with chain.local:
+        yield chain
+
+
+@pytest.fixture(scope="module")
+def stage(chain):
+    return chain.stage
+
+
+@pytest.fixture(scope="module")
+def nodes(stage):
+    return stage.registered_nodes(3)
+
+
+@pytest.fixture(scope="module")
+def told(stage, nodes):
+    """A task with two records, for what leaves it as it is."""
+    task_id = stage.running_task(nodes[:3], rounds=3)
+    stage.record(task_id, 1)
+    stage.record(task_id, 2)
+    return task_id
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(solana_account, "RESEND_S", 0.05)
+    monkeypatch.setattr(solana_rpc, "BACKOFF_S", 0.001)
+
+
+def test_an_event_of_the_same_program_elsewhere_is_not_ours(chain, stage):
+    signer = chain.local.signer
+    foreign = deploy(chain.local.rpc, signer, program=ELSEWHERE)
+    connector = type(stage.connector)([chain.local.rpc], foreign, signer)
+    node, key = new_node(), digest(3)
+    theirs = type(stage)(connector)
+    signature = theirs.registration(node, sealing_key=key)
+    write = Instructions(Accounts(ELSEWHERE), signer.public_key)
+    ours = Instructions(Accounts(PROGRAM_ID), signer.public_key)
+    # In one transaction with an instruction to ours, so that it is among our transactions.
+    root = "0x" + secrets.token_hex(32)
+    pay(
+        chain,
+        signer,
+        [write.register(node.address, key, FAR_FUTURE, signature), ours.anchor(root, 3)],
+    )
+    head = stage.connector.head_block()
+    (event,) = stage.connector.events(head, head)
+    assert (event.name, event.values["root"]) == ("receipts_anchored", root)
+    assert node.address not in {known.node for known in stage.connector.nodes()}
+    assert stage.connector.registered_key(node.address) is None
+    assert [event.name for event in connector.events(head, head)] == ["node_registered"]
+    assert [known.node for known in connector.nodes()] == [node.address]
+
+
+def test_lamports_at_a_place_before_its_account_do_not_make_one(chain, stage):
+    node = new_node()
+    place = Accounts(PROGRAM_ID).node(node.address)
+    payer = Pubkey(chain.local.signer.public_key)
+    gift = TransferParams(from_pubkey=payer, to_pubkey=place, lamports=10**7)
+    pay(chain, chain.local.signer, [transfer(gift)])
+    assert stage.connector.registered_key(node.address) is None
+    assert stage.connector.registration_nonce(node.address) == 0
+    key = stage.register(node)
+    assert stage.connector.registered_key(node.address) == key
+
+
+def changed_data(position, value):
+    def change(result, _):
+        data = bytearray(base64.b64decode(result["value"]["data"][0]))
+        data[position] ^= value
+        result["value"]["data"][0] = base64.b64encode(data).decode()
+
+    return change
+
+
+def on_account(place, change):
+    """Change what is told of one account only."""
+    return lambda result, params: change(result, params) if params[0] == str(place) else None
+
+
+def set_value(**changes):
+    return lambda result, _: result["value"].update(changes)
+
+
+IDENTITY_LIES = {
+    "genesis hash": ("getGenesisHash", lambda *_: str(Hash(b"\x05" * 32))),
+    "no genesis hash": ("getGenesisHash", lambda *_: 5),
+    "other code": ("getAccountInfo", on_account(PROGRAM_ID, changed_data(100, 1))),
+    "no program": ("getAccountInfo", on_account(PROGRAM_ID, set_value(executable=False))),
+    "another loader": ("getAccountInfo", on_account(PROGRAM_ID, set_value(owner=str(ELSEWHERE)))),
+    "nothing there": ("getAccountInfo", lambda result, _: {**result, "value": None}),
+    "chain id": ("getAccountInfo", on_account(AT.config, changed_data(8, 1))),
+    "node registry": ("getAccountInfo", on_account(AT.config, changed_data(20, 1))),
+    "data registry": ("getAccountInfo", on_account(AT.config, changed_data(75, 1))),
+    "config of another": ("getAccountInfo", on_account(AT.config, set_value(owner=str(ELSEWHERE)))),
+    "no config": (
+        "getAccountInfo",
+        on_account(AT.config, lambda result, _: {**result, "value": None}),
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", IDENTITY_LIES)
+def test_an_endpoint_that_serves_something_else_is_noticed_before_use(chain, lie):
+    lying = Lying(chain.local.rpc, *IDENTITY_LIES[lie])
+    with pytest.raises(WrongChain):
+        SolanaReader([lying], chain.deployment).check()
+    with pytest.raises(WrongChain):
+        SolanaReader([lying], chain.deployment).registered_key(new_node().address)
+
+
+def test_a_deployment_whose_parts_do_not_belong_together_is_refused(chain):
+    other = deployment_at(bytes.fromhex(chain.deployment.genesis_hash[2:]), ELSEWHERE)
+    for change in (
+        {"chain_id": chain.deployment.chain_id + 1},
+        {"node_registry": other.node_registry},
+        {"receipt_registry": other.receipt_registry},
+        {"program": str(ELSEWHERE)},
+    ):
+        pinned = chain.deployment.model_copy(update=change)
+        with pytest.raises(WrongChain):
+            SolanaReader([chain.local.rpc], pinned).check()
+
+
+def drop(place):
+    return lambda result, _: result.pop(place) and None
+
+
+def other_log(result, _):
+    result["meta"]["logMessages"] = ["Program data: AgE="]
+
+
+def flipped_event(result, _):
+    logs = result["meta"]["logMessages"]
+    for place, words in enumerate(logs):
+        if words.startswith("Program data: "):
+            data = bytearray(base64.b64decode(words.removeprefix("Program data: ")))
+            data[60] ^= 1
+            logs[place] = "Program data: " + base64.b64encode(data).decode()
+
+
+def flipped_transaction(result, _):
+    raw = bytearray(base64.b64decode(result["transaction"][0]))
+    raw[-1] ^= 1
+    result["transaction"][0] = base64.b64encode(raw).decode()
+
+
+HISTORY_LIES = {
+    "a record less": ("getSignaturesForAddress", drop(0)),
+    "a first record less": ("getSignaturesForAddress", drop(1)),
+    "records in another order": ("getSignaturesForAddress", lambda result, _: result[::-1]),
+    "records that failed": (
+        "getSignaturesForAddress",
+        lambda result, _: [{**entry, "err": "Failed"} for entry in result],
+    ),
+    "records twice": (
+        "getSignaturesForAddress",
+        lambda result, _: [entry for entry in result for _ in range(2)],
+    ),
+    "no list": ("getSignaturesForAddress", lambda *_: {"a": 1}),
+    "no signatures": ("getSignaturesForAddress", lambda *_: [{"signature": "xx", "slot": 1}]),
+    "slots that are none": (
+        "getSignaturesForAddress",
+        lambda result, _: [{**entry, "slot": "1"} for entry in result],
+    ),
+    "other slots": (
+        "getSignaturesForAddress",
+        lambda result, _: [{**entry, "slot": entry["slot"] - 1} for entry in result],
+    ),
+    "no log": ("getTransaction", lambda result, _: result["meta"].update(logMessages=[])),
+    "a log of nobody": ("getTransaction", other_log),
+    "a log that is none": ("getTransaction", lambda result, _: result["meta"].pop("logMessages")),
+    "a log of numbers": (
+        "getTransaction",
+        lambda r, _: r["meta"].update(logMessages=[1]),
+    ),
+    "another digest": ("getTransaction", flipped_event),
+    "another transaction": ("getTransaction", flipped_transaction),
+    "no transaction": ("getTransaction", lambda result, _: result.update(transaction="x")),
+    "a transaction that failed": ("getTransaction", lambda r, _: r["meta"].update(err="Failed")),
+    "another slot": ("getTransaction", lambda result, _: result.update(slot=1)),
+    "no cost": ("getTransaction", lambda r, _: r["meta"].update(computeUnitsConsumed="many")),
+    "no block's hash": ("getBlock", lambda result, _: result.update(blockhash="0x12")),
+    "no block": ("getBlock", lambda *_: []),
+    "another head": ("getAccountInfo", changed_data(140, 1)),
+    "another task": ("getAccountInfo", changed_data(10, 1)),
+    "a shorter account": ("getAccountInfo", set_value(data=["", "base64"])),
+    "another encoding": ("getAccountInfo", set_value(data=["", "base58"])),
+    "another kind of account": ("getAccountInfo", changed_data(0, 1)),
+    "another owner": ("getAccountInfo", set_value(owner=str(ELSEWHERE))),
+}
+
+
+@pytest.mark.parametrize("lie", HISTORY_LIES)
+def test_an_endpoint_that_lies_about_records_is_noticed(chain, told, lie):
+    honest = SolanaReader([chain.local.rpc], chain.deployment)
+    assert len(honest.round_records(told)) == 2
+    method, change = HISTORY_LIES[lie]
+    # An endpoint that was believed once begins to lie.
+    telling = Lying(chain.local.rpc, "", None)
+    reader = SolanaReader([telling], chain.deployment)
+    reader.check()
+    telling._method, telling._change = method, change
+    with pytest.raises(WrongChain):
+        reader.round_records(told)
+
+
+def test_a_listed_transaction_that_nobody_has_is_no_answer(chain, told):
+    pruned = Lying(chain.local.rpc, "getTransaction", lambda *_: None)
+    pruned.answer = lambda asked: (
+        {"jsonrpc": "2.0", "id": 1, "result": None}
+        if asked["method"] == "getTransaction"
+        else chain.local.rpc.answer(asked)
+    )
+    with pytest.raises(ChainUnavailable, match="does not have it"):
+        SolanaReader([pruned], chain.deployment).round_records(told)
+
+
+def test_a_roster_with_a_member_less_is_noticed(chain, stage, nodes):
+    task_id = stage.open_task(nodes[:3])
+    for place in range(3):
+        hiding = Lying(chain.local.rpc, "getSignaturesForAddress", drop(place))
+        with pytest.raises(WrongChain, match="roster"):
+            SolanaReader([hiding], chain.deployment).members(task_id)
+
+
+def test_a_version_less_of_a_dataset_is_noticed(chain, stage, nodes):
+    node = nodes[2]
+    for version in (1, 2):
+        stage.publish(node, version)
+    for place in range(2):
+        hiding = Lying(chain.local.rpc, "getSignaturesForAddress", drop(place))
+        reader = SolanaReader([hiding], chain.deployment)
+        with pytest.raises(WrongChain, match="versions"):
+            reader.data_commitments(node.address, digest(50))
+
+
+SENDING_LIES = {
+    "no units": ("simulateTransaction", lambda r, _: r["value"].update(unitsConsumed=None)),
+    "endless units": (
+        "simulateTransaction",
+        lambda r, _: r["value"].update(unitsConsumed=2**30),
+    ),
+    "no outcome": ("simulateTransaction", lambda *_: {}),
+    "no blockhash": ("getLatestBlockhash", lambda r, _: r["value"].update(blockhash="0x")),
+    "no height": ("getLatestBlockhash", lambda r, _: r["value"].pop("lastValidBlockHeight")),
+    "no fees": ("getRecentPrioritizationFees", lambda *_: [{}]),
+    "no statuses": ("getSignatureStatuses", lambda r, _: r.update(value=[])),
+    "a status of nothing": ("getSignatureStatuses", lambda r, _: r.update(value=[{}])),
+}
+
+
+@pytest.mark.parametrize("lie", SENDING_LIES)
+def test_an_endpoint_that_answers_nonsense_stops_what_is_sent(chain, stage, nodes, lie):
+    lying = Lying(chain.local.rpc, *SENDING_LIES[lie])
+    with pytest.raises(WrongChain):
+        chain.connector(lying).anchor_receipts("0x" + secrets.token_hex(32), 1)
+
+
+def test_the_next_endpoint_answers_when_one_does_not(chain, told):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    reader = SolanaReader([dead, chain.local.rpc], chain.deployment)
+    assert len(reader.round_records(told)) == 2
+    assert reader.status().endpoint == "the chain in this process"
+    with pytest.raises(ChainUnavailable, match=r"127\.0\.0\.1"):
+        SolanaReader([dead], chain.deployment).head_block()
+
+
+def test_an_endpoint_of_another_cluster_is_not_asked_in_its_place(chain, tmp_path):
+    other = open_stage(tmp_path / "other")
+    with other.local, served(b"", status=503) as dead:
+        reader = SolanaReader([dead, other.local.rpc], chain.deployment)
+        with pytest.raises(WrongChain, match="genesis"):
+            reader.head_block()
+
+
+@contextmanager
+def served(body, *, status=200, kind="application/json", slowly=0.0):
+    """Serve one and the same answer over HTTP."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Location", "http://127.0.0.1:9/")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            for start in range(0, len(body), 1 if slowly else 65536):
+                self.wfile.write(body[start : start + (1 if slowly else 65536)])
+                self.wfile.flush()
+                time.sleep(slowly)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+ANSWERS = {
+    "no JSON": (b"<html>", {}),
+    "no JSON-RPC": (b"[]", {}),
+    "neither result nor error": (b'{"jsonrpc": "2.0", "id": 1}', {}),
+    "an error of no form": (b'{"error": "no"}', {}),
+    "an error": (b'{"error": {"code": -32000, "message": "no"}}', {}),
+    "too deep": (b"[" * 100_000, {}),
+    "elsewhere": (b"", {"status": 302}),
+    "forbidden": (b"", {"status": 403}),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_endpoint_that_speaks_no_json_rpc_is_named(chain, answer):
+    body, options = ANSWERS[answer]
+    with served(body, **options) as url, pytest.raises(ChainError, match=r"127\.0\.0\.1") as error:
+        SolanaReader([url], chain.deployment).head_block()
+    assert not isinstance(error.value, ChainUnavailable)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_endpoint_in_trouble_is_worth_another_try(chain, status):
+    with served(b"", status=status) as url, pytest.raises(ChainUnavailable):
+        SolanaReader([url], chain.deployment).head_block()
+
+
+def test_an_endpoint_that_never_ends_its_answer_is_left(chain):
+    with served(b" " * 20, slowly=0.05) as url, pytest.raises(ChainUnavailable):
+        SolanaReader([url], chain.deployment, request_timeout_s=0.1).head_block()
+
+
+def test_an_endpoint_that_lags_behind_is_worth_another_try(chain):
+    behind = b'{"error": {"code": -32005, "message": "Node is behind by 42 slots"}}'
+    with served(behind) as url, pytest.raises(ChainUnavailable, match="behind"):
+        SolanaReader([url], chain.deployment).head_block()
+
+
+def test_the_backend_asks_all_endpoints_of_the_settings(chain, tmp_path):
+    with served(b"", status=503) as dead:
+        settings = ChainSettings(
+            rpc_url=dead,
+            fallback_rpc_urls=(dead,),
+            devnet_folder=chain.folder,
+            **chain.deployment.model_dump(),
+        )
+        with pytest.raises(ChainUnavailable, match=f"{dead}.*{dead}"):
+            SolanaBackend().open_reader(settings).head_block()
+        offline = SolanaBackend().open_offline(settings)
+        assert offline.head_block() == chain.ask("getSlot")
+        elsewhere = settings.model_copy(update={"devnet_folder": tmp_path})
+        assert SolanaBackend().open_offline(elsewhere) is None

@@ -133,7 +133,9 @@ def test_a_task_ends_through_the_outbox(stage, nodes, outbox):
         outbox.enqueue(replace(call, model_digest=digest(9)))
 
 
-@pytest.mark.parametrize("method", ["already_done", "sign_call", "broadcast", "wait"])
+@pytest.mark.parametrize(
+    "method", ["already_done", "next_nonce", "sign_call", "broadcast", "inclusion"]
+)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_line_cut_at_any_point_records_once(stage, nodes, outbox, method, after):
     task_id = stage.running_task(nodes)
@@ -154,7 +156,7 @@ def test_the_bytes_stored_first_are_the_bytes_sent_again(stage, nodes, outbox):
     with pytest.raises(ChainUnavailable):
         outbox.deliver(line)
     stored = outbox.pending()[0]
-    assert stored.state == "broadcast"
+    assert stored.state == "signed"
     line.cut = False
     outbox.deliver(line)
     [record] = stage.connector.round_records(task_id)
@@ -222,10 +224,10 @@ def test_one_process_at_a_time_delivers(path, stage, nodes):
         def __init__(self):
             super().__init__(stage.connector, "none", after=False)
 
-        def sign_call(self, call):
+        def sign_call(self, call, **settings):
             with pytest.raises(ChainUnavailable, match="in use"):
                 second.deliver(stage.connector)
-            return stage.connector.sign_call(call)
+            return stage.connector.sign_call(call, **settings)
 
     first.deliver(Meanwhile())
     assert recorded(stage, task_id) == calls(task_id)[:1]
@@ -234,7 +236,9 @@ def test_one_process_at_a_time_delivers(path, stage, nodes):
 
 
 STEPS = [
-    (step, n) for step in ("queued", "signed", "stored", "sent", "mined", "done") for n in (1, 2)
+    (step, n)
+    for step in ("queued", "reserved", "signed", "stored", "sent", "included", "mined", "final")
+    for n in (1, 2)
 ]
 
 
@@ -307,7 +311,7 @@ def test_records_wait_out_an_outage_of_the_chain(tmp_path, path):
 def test_the_worker_delivers_without_being_asked(stage, nodes, outbox):
     task_id = stage.running_task(nodes)
     done = threading.Event()
-    outbox_seen = Outbox(outbox._path, observe=lambda step, _: step == "done" and done.set())
+    outbox_seen = Outbox(outbox._path, observe=lambda step, _: step == "mined" and done.set())
     with OutboxWorker(outbox_seen, stage.connector) as worker:
         worker.enqueue(calls(task_id)[0])
         assert done.wait(30)

@@ -186,8 +186,8 @@ def test_records_that_wait_are_delivered_and_the_bundle_tells(twopm, finished, o
 
     folder = own_copy / "runs" / finished.task_id
     outbox = Outbox(folder / "outbox.sqlite")
-    with outbox._writing():
-        outbox._connection.execute("UPDATE entries SET state = 'queued', raw = NULL")
+    with outbox._store._writing() as connection:
+        connection.execute("UPDATE entries SET state = 'queued'")
     outbox.close()
     bundle = load_bundle(folder / "bundle.json")
     bare = bundle.model_copy(

@@ -1,29 +1,30 @@
 """An account that sends transactions: nonces, fees, and receipts that are waited for."""
 
-import math
 import secrets
 import threading
 import time
 from typing import Any
 
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
-from web3.exceptions import TransactionNotFound, Web3RPCError
+from web3.exceptions import BlockNotFound, TransactionNotFound, Web3RPCError
 from web3.types import TxParams, TxReceipt
 
 from twopm_flower.chain.base import Inclusion, Receipt, SignedTransaction
 from twopm_flower.chain.contracts import explain_revert
-from twopm_flower.chain.evm_rpc import EvmRpc, hash_argument, rpc_message
-from twopm_flower.errors import ChainError, ChainUnavailable
+from twopm_flower.chain.evm_rpc import EvmRpc, hash_argument, hex32, rpc_message
+from twopm_flower.errors import ChainError, ChainUnavailable, WrongChain
 from twopm_flower.signer.base import Signer
 
 RECEIPT_TIMEOUT_S = 120.0
 GAS_MARGIN = 1.2
 MAX_ODD_WEI = 2**24
-# Nodes replace a transaction only for a tenth or an eighth more, on both fees.
-BUMP = 1.125
 POLL_FIRST_S, POLL_LONGEST_S = 0.02, 2.0
+RESEND_S = 15.0
+# Two epochs of Ethereum, where a node does not tell which block is final.
+FINAL_DEPTH = 64
 
 # Words of geth, anvil, reth and the embedded chain for one and the same thing.
 _KNOWN = ("already known", "already imported", "known transaction", "alreadyknown")
@@ -68,7 +69,6 @@ class EvmAccount:
         self._chain_id = chain_id
         self._receipt_timeout_s = receipt_timeout_s
         self._lock = threading.Lock()
-        self._next_nonce = 0
 
     @property
     def address(self) -> str:
@@ -99,18 +99,29 @@ class EvmAccount:
             with self._lock:
                 transaction = self._sign(what, data, to)
                 accepted = self._broadcast(transaction)
-            if accepted:
-                return self.wait(transaction.transaction_hash)
+            while accepted:
+                patience = max(0.0, min(RESEND_S, deadline - time.monotonic()))
+                receipt = self._await_receipt(transaction.transaction_hash, patience)
+                if receipt is not None:
+                    return self._effective(receipt, transaction.transaction_hash)
+                if time.monotonic() >= deadline:
+                    raise self._not_mined(transaction.transaction_hash, self._receipt_timeout_s)
+                # A node may have lost it, in a restart for one.
+                accepted = self.broadcast(transaction)
         raise ChainUnavailable(
             f"{what}: others kept using up the account's nonces for {self._receipt_timeout_s:g} s",
             hint="Give each busy process an account of its own.",
         )
 
     def next_nonce(self) -> int:
-        """Return the nonce that the account's next transaction takes."""
-        with self._lock, self._rpc.asking("eth_getTransactionCount") as web3:
+        """Return the nonce that the account's next transaction takes.
+
+        It is the node's own count, with what waits in its pool: a transaction that the pool
+        lost gives its nonce back.
+        """
+        with self._rpc.asking("eth_getTransactionCount") as web3:
             account = to_checksum_address(self.address)
-            return max(web3.eth.get_transaction_count(account, "pending"), self._next_nonce)
+            return int(web3.eth.get_transaction_count(account, "pending"))
 
     def sign(
         self,
@@ -138,21 +149,39 @@ class EvmAccount:
             return self._sign(what, data, to, nonce=nonce, replacing=replacing)
 
     def inclusion(self, transaction_hash: str) -> Inclusion | None:
-        """Return where a transaction stands, or None while it is in no block."""
+        """Return where a transaction stands, or None while it is in no block.
+
+        Raises
+        ------
+        WrongChain
+            The endpoint shows a receipt for a block that does not hold the transaction.
+        """
         receipt = self.receipt(transaction_hash)
         if receipt is None:
             return None
-        with self._rpc.asking("the latest blocks") as web3:
+        number, claimed = receipt["blockNumber"], hex32(receipt["blockHash"])
+        with self._rpc.asking("the block of a receipt") as web3:
+            try:
+                block = web3.eth.get_block(number)
+            except BlockNotFound:
+                return None
             latest = int(web3.eth.block_number)
-            final = int(web3.eth.get_block("finalized")["number"])
-        block = int(receipt["blockNumber"])
+        if hex32(block["hash"]) != claimed:
+            # Its block was replaced between the two questions, or is about to be.
+            return None
+        if hash_argument(transaction_hash) not in block["transactions"]:
+            raise WrongChain(
+                f"{self._rpc.name} shows a receipt of {transaction_hash} in block {number},"
+                " which does not hold it",
+                hint="The receipt is forged: ask another endpoint.",
+            )
         return Inclusion(
             transaction_hash=transaction_hash,
-            block_number=block,
-            block_hash="0x" + bytes(receipt["blockHash"]).hex(),
+            block_number=int(number),
+            block_hash=claimed,
             succeeded=receipt["status"] == 1,
-            confirmations=max(0, latest - block + 1),
-            final=block <= final,
+            confirmations=max(1, latest - int(number) + 1),
+            final=int(number) <= self._final_block(latest),
         )
 
     def broadcast(self, transaction: SignedTransaction) -> bool:
@@ -178,19 +207,10 @@ class EvmAccount:
             It is not mined in time.
         """
         limit = self._receipt_timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + limit
-        pause = POLL_FIRST_S
-        while (receipt := self.receipt(transaction_hash)) is None:
-            if time.monotonic() >= deadline:
-                raise ChainUnavailable(
-                    f"transaction {transaction_hash} is not mined after {limit:g} s",
-                    hint="Wait, or raise the time limit; it may still be mined.",
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.5, POLL_LONGEST_S)
-        if receipt["status"] != 1:
-            self._raise_reverted(transaction_hash)
-        return receipt
+        receipt = self._await_receipt(transaction_hash, limit)
+        if receipt is None:
+            raise self._not_mined(transaction_hash, limit)
+        return self._effective(receipt, transaction_hash)
 
     def receipt(self, transaction_hash: str) -> TxReceipt | None:
         """Return a receipt, or None while there is none."""
@@ -199,6 +219,36 @@ class EvmAccount:
                 return web3.eth.get_transaction_receipt(hash_argument(transaction_hash))
             except TransactionNotFound:
                 return None
+
+    def _await_receipt(self, transaction_hash: str, limit_s: float) -> TxReceipt | None:
+        deadline = time.monotonic() + limit_s
+        pause = POLL_FIRST_S
+        while (receipt := self.receipt(transaction_hash)) is None:
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL_LONGEST_S)
+        return receipt
+
+    def _effective(self, receipt: TxReceipt, transaction_hash: str) -> TxReceipt:
+        if receipt["status"] != 1:
+            self._raise_reverted(transaction_hash)
+        return receipt
+
+    def _not_mined(self, transaction_hash: str, limit_s: float) -> ChainUnavailable:
+        return ChainUnavailable(
+            f"transaction {transaction_hash} is not mined after {limit_s:g} s",
+            hint="Wait, or raise the time limit; it may still be mined.",
+        )
+
+    def _final_block(self, latest: int) -> int:
+        try:
+            with self._rpc.asking("the latest final block") as web3:
+                return int(web3.eth.get_block("finalized")["number"])
+        except (ChainUnavailable, WrongChain):
+            raise
+        except (BlockNotFound, ChainError):
+            return latest - FINAL_DEPTH
 
     def _sign(
         self,
@@ -220,7 +270,7 @@ class EvmAccount:
         fields: dict[str, Any] = {
             "type": 2,
             "chainId": self._chain_id,
-            "nonce": max(pending, self._next_nonce) if nonce is None else nonce,
+            "nonce": pending if nonce is None else nonce,
             "data": data,
             "value": 0,
             "gas": int(gas * GAS_MARGIN),
@@ -233,9 +283,9 @@ class EvmAccount:
         if to is not None:
             fields["to"] = to
         if replacing is not None:
-            factor = max(BUMP * replacing.fee / fields["maxFeePerGas"], BUMP)
-            for fee in ("maxFeePerGas", "maxPriorityFeePerGas"):
-                fields[fee] = math.ceil(fields[fee] * factor)
+            for fee, before in _fees(replacing).items():
+                # Nodes replace a transaction only for an eighth more, on both fees.
+                fields[fee] = max(fields[fee], -(-9 * before // 8))
         raw = self._signer.sign_transaction(fields)
         return SignedTransaction(
             raw=raw,
@@ -257,10 +307,8 @@ class EvmAccount:
                 # "unknown transaction type" is not what nodes say of a known transaction.
                 words = rpc_message(error).lower().replace("unknown transaction", "")
                 if any(known in words for known in _NONCE_USED):
-                    self._next_nonce = 0
                     return self.receipt(transaction.transaction_hash) is not None
                 if any(known in words for known in _UNMINEABLE):
-                    self._next_nonce = 0
                     return False
                 if "insufficient funds" in words or "cannot afford" in words:
                     raise ChainError(
@@ -269,8 +317,6 @@ class EvmAccount:
                     ) from error
                 if not any(known in words for known in _KNOWN):
                     raise
-        if transaction.nonce is not None:
-            self._next_nonce = max(self._next_nonce, transaction.nonce + 1)
         return True
 
     def _raise_reverted(self, transaction_hash: str) -> None:
@@ -282,6 +328,17 @@ class EvmAccount:
                 call["to"] = sent["to"]
             web3.eth.call(call)
         raise explain_revert(b"", f"transaction {transaction_hash}")
+
+
+def _fees(transaction: SignedTransaction) -> dict[str, int]:
+    try:
+        signed = TypedTransaction.from_bytes(HexBytes(transaction.raw)).as_dict()
+        return {fee: int(signed[fee]) for fee in ("maxFeePerGas", "maxPriorityFeePerGas")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ChainError(
+            f"{transaction.transaction_hash} cannot be outbid: {error}",
+            hint="Only a transaction of type 2 (EIP-1559) can be replaced.",
+        ) from error
 
 
 def to_receipt(receipt: TxReceipt) -> Receipt:

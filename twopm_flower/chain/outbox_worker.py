@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 from typing import Self
 
-from twopm_flower.chain.base import FinaliseCall, RoundCall
-from twopm_flower.chain.outbox import Delivery, Outbox
+from twopm_flower.chain.base import Call, Delivering
+from twopm_flower.chain.outbox import Outbox
 from twopm_flower.errors import ChainError, ChainUnavailable
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+SETTLE_PAUSE_S = 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class OutboxWorker:
         The chain.
     first_pause_s, longest_pause_s : float
         How long to wait after a failure; each further failure doubles it.
+    settle_pause_s : float
+        How long to wait between looks at what is mined and not final.
 
     Examples
     --------
@@ -39,15 +42,17 @@ class OutboxWorker:
     def __init__(
         self,
         outbox: Outbox | Path,
-        connector: Delivery,
+        connector: Delivering,
         *,
         first_pause_s: float = FIRST_PAUSE_S,
         longest_pause_s: float = LONGEST_PAUSE_S,
+        settle_pause_s: float = SETTLE_PAUSE_S,
     ) -> None:
         self._outbox = Outbox(outbox) if isinstance(outbox, Path) else outbox
         self._connector = connector
         self._first_pause_s = first_pause_s
         self._longest_pause_s = longest_pause_s
+        self._settle_pause_s = settle_pause_s
         self._changed = threading.Condition()
         self._stopping = False
         self._wanted = True
@@ -74,7 +79,7 @@ class OutboxWorker:
             self._changed.notify_all()
         self._thread.join()
 
-    def enqueue(self, call: RoundCall | FinaliseCall) -> int:
+    def enqueue(self, call: Call) -> int:
         """Queue an entry and wake the thread; see :meth:`Outbox.enqueue`."""
         number = self._outbox.enqueue(call)
         with self._changed:
@@ -83,11 +88,11 @@ class OutboxWorker:
         return number
 
     def unrecorded(self) -> int:
-        """Return how many entries the chain does not hold yet."""
+        """Return how many entries are in no block."""
         return len(self._outbox.pending())
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until everything is on the chain, and cut a pause between attempts short.
+        """Wait until everything is in a block, and cut a pause between attempts short.
 
         Parameters
         ----------
@@ -152,6 +157,8 @@ class OutboxWorker:
                 )
                 # Somebody waits for us now, so patience starts over.
                 self._pause_s = 0.0 if woken else self._pause_s
-            self._changed.wait_for(lambda: self._stopping or self._wanted)
+            # What is in a block that can be undone is looked at from time to time.
+            patience = self._settle_pause_s if self._outbox.settling() else None
+            self._changed.wait_for(lambda: self._stopping or self._wanted, timeout=patience)
             self._wanted = self._hurried = False
             return not self._stopping

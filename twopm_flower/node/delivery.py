@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from twopm_flower.chain.base import FinaliseCall
 from twopm_flower.chain.outbox import Outbox
+from twopm_flower.chain.outbox_calls import words_for
 from twopm_flower.config import load_settings
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.chain_access import open_connector
@@ -42,7 +42,7 @@ def deliver(home: Path, named: str | None, *, chain_file: Path | None = None) ->
             "no chain is configured here", hint="Pass --chain chain.toml, or run 'twopm chain use'."
         )
     connector = open_connector(load_settings(home), chain)
-    outbox = Outbox(store.outbox_path)
+    outbox = Outbox(store.outbox_path, confirmations=chain.confirmations)
     try:
         outbox.retry_failed()
         delivered = outbox.deliver(connector)
@@ -63,9 +63,4 @@ def undelivered(folder: Path) -> tuple[str, ...]:
         calls = [entry.call for entry in outbox.pending()]
     finally:
         outbox.close()
-    return tuple(
-        "the final model"
-        if isinstance(call, FinaliseCall)
-        else f"round {call.round}, attempt {call.attempt}"
-        for call in calls
-    )
+    return tuple(words_for(call) for call in calls)

@@ -90,6 +90,8 @@ class Function:
         RecordError
             They do not fit the parameters.
         """
+        for parameter, value in zip(self.parameters, arguments, strict=False):
+            _require_whole(parameter.kind, value, parameter.name or self.name)
         try:
             body = encode([parameter.kind for parameter in self.parameters], list(arguments))
         except (EncodingError, TypeError, ValueError) as error:
@@ -144,6 +146,25 @@ def _explain_all(parameters: tuple[Parameter, ...], values: Sequence[Any]) -> st
             text = shown(value)
         said.append(f"{parameter.name}={text}" if parameter.name else text)
     return ", ".join(said)
+
+
+def _require_whole(kind: str, value: Any, name: str) -> None:
+    # The encoder pads bytes that are too short, and says nothing.
+    if isinstance(value, (list, tuple)):
+        parts = _parts(kind, len(value))
+        for part, element in zip(parts, value, strict=False):
+            _require_whole(part, element, name)
+        return
+    size = re.fullmatch(r"bytes(\d+)", kind)
+    if size and not (isinstance(value, bytes) and len(value) == int(size.group(1))):
+        raise RecordError(f"{name} has to be exactly {size.group(1)} bytes")
+
+
+def _parts(kind: str, count: int) -> list[str]:
+    parsed = parse(kind)
+    if parsed.is_array:
+        return [parsed.item_type.to_type_str()] * count
+    return [part.to_type_str() for part in parsed.components]
 
 
 def _tokens(text: str) -> list[str]:

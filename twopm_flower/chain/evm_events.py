@@ -24,8 +24,8 @@ def read_event(contract: Web3Contract, entry: LogReceipt) -> ChainEvent:
         if bytes.fromhex(event.topic[2:]) == topic:
             decoded = event().process_log(entry)
             return ChainEvent(
-                name=cast("EventName", _snake(decoded["event"])),
-                values={_snake(name): _plain(value) for name, value in decoded["args"].items()},
+                name=cast("EventName", snake_case(decoded["event"])),
+                values={snake_case(name): _plain(value) for name, value in decoded["args"].items()},
                 block_number=int(decoded["blockNumber"]),
                 block_hash="0x" + bytes(decoded["blockHash"]).hex(),
                 transaction_hash="0x" + bytes(decoded["transactionHash"]).hex(),
@@ -34,7 +34,8 @@ def read_event(contract: Web3Contract, entry: LogReceipt) -> ChainEvent:
     raise WrongChain(f"the contract at {contract.address} has no event with topic 0x{topic.hex()}")
 
 
-def _snake(name: str) -> str:
+def snake_case(name: str) -> str:
+    """Return a Solidity name as Python spells it."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 

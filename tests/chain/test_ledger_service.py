@@ -1,6 +1,7 @@
 import sqlite3
 import stat
 import threading
+from contextlib import suppress
 
 import pytest
 from chain_stage import Stage, digest, new_node, refused
@@ -318,3 +319,31 @@ def test_a_reason_that_has_no_bytes_is_refused(service):
     with pytest.raises((ChainError, RecordError)):
         stage.connector.cancel_task(task_id, "\ud800")
     assert stage.state(task_id).state == "open"
+
+
+def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_answered(tmp_path):
+    with backend("ledger").local_chain(tmp_path / "ledger") as local:
+        deployment = backend("ledger").deploy(local.url, local.signer)
+        pinned = ChainSettings(rpc_url=local.url, **deployment.model_dump())
+        stage = Stage(backend("ledger").open_connector(pinned, local.signer))
+        answered, enough = [], threading.Event()
+
+        def write():
+            with suppress(ChainUnavailable):
+                while True:
+                    answered.append(stage.create())
+                    if len(answered) == 10:
+                        enough.set()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert enough.wait(60)
+        local.kill()
+        writer.join()
+        local.start()
+        told = backend("ledger").open_reader(pinned).events(0, 2**40)
+        made = [event.values["task_id"] for event in told]
+        assert len(set(made)) == len(made)
+        # The one that was on its way when the service died may be there, too.
+        assert made in (answered, [*answered, made[-1]])
+        assert stage.state(stage.create()).state == "open"

@@ -50,6 +50,25 @@ class ChainSettings(BaseModel):
     devnet_folder: Path | None = None
 
 
+class SignerSettings(BaseModel):
+    """An isolated signer.
+
+    ``url`` is ``unix:///path/signer.sock`` or ``https://host:port``; the latter needs
+    ``tls_cert`` and ``tls_key``, which this side shows, and ``tls_ca``, which the signer's
+    certificate is signed by. ``account`` is the address, or base-58 key, that it has to sign
+    for. Paths are relative to the home.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, Field(pattern=r"^(unix:///.+|https://[^/]+:\d+/?)$")]
+    account: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+
+
 class NodeSettings(BaseModel):
     """A node's own policy.
 
@@ -75,7 +94,8 @@ class NodeSettings(BaseModel):
 class CoordinatorSettings(BaseModel):
     """The policy of whoever runs the server.
 
-    ``key`` and ``key_password_file`` are paths, relative to the home.
+    ``key`` and ``key_password_file`` are paths, relative to the home; with ``signer`` another
+    process holds the key, and they are not used.
     ``train_timeout_s`` and ``evaluate_timeout_s`` bound one exchange; ``nodes_wait_s`` bounds
     the wait for nodes to connect; ``anchor_wait_s`` how long the next round is held when too
     many rounds are not on chain, and how long delivery is tried at the end;
@@ -86,6 +106,7 @@ class CoordinatorSettings(BaseModel):
 
     key: Path = Path("coordinator.key")
     key_password_file: Path | None = None
+    signer: SignerSettings | None = None
     train_timeout_s: Seconds = 300.0
     evaluate_timeout_s: Seconds = 180.0
     nodes_wait_s: Seconds = 60.0

@@ -24,6 +24,7 @@ from signer_stage import (
     transaction,
 )
 
+from twopm_flower.config import SignerSettings
 from twopm_flower.errors import (
     ConfigError,
     RecordError,
@@ -37,7 +38,6 @@ from twopm_flower.signer.certificates import create_certificates
 from twopm_flower.signer.opening import open_signer
 from twopm_flower.signer.remote import RemoteSigner
 from twopm_flower.signer.rpc import answer
-from twopm_flower.signer.settings import SignerSettings
 from twopm_flower.signer.transaction import Transaction, decode_signed
 
 HALF = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -264,7 +264,7 @@ CLIENT = """
 import sys
 from pathlib import Path
 from twopm_flower.signer.opening import open_signer
-from twopm_flower.signer.settings import SignerSettings
+from twopm_flower.config import SignerSettings
 signer = open_signer(SignerSettings(url=sys.argv[1]), Path())
 signer.sign_transaction({"chainId": int(sys.argv[2]), "nonce": 70, "to": sys.argv[3],
     "value": 0, "data": sys.argv[4], "gas": 100000, "maxFeePerGas": 10**9,

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from signer_stage import Key, Serving
 
+from twopm_flower.config import SignerSettings
 from twopm_flower.errors import ConfigError, RecordError, SignerMismatch, SignerRefused
 from twopm_flower.signer.ed25519 import LocalSolanaSigner, create_solana_key_file, is_signature
 from twopm_flower.signer.opening import open_signer
 from twopm_flower.signer.remote import RemoteSolanaSigner
-from twopm_flower.signer.settings import SignerSettings
 from twopm_flower.signer.solana_message import base58, from_base58, parse_message
 
 solders = pytest.importorskip("solders.message")

@@ -6,6 +6,7 @@ from twopm_flower.chain.backends import backend
 from twopm_flower.chain.base import ChainConnector, ChainReader
 from twopm_flower.config import ChainSettings, Settings
 from twopm_flower.errors import ConfigError
+from twopm_flower.signer.opening import open_signer
 
 
 def open_reader(chain: ChainSettings) -> ChainReader:
@@ -21,11 +22,14 @@ def coordinator_signer(settings: Settings, *, family: str = "evm") -> Any:
     ConfigError
         No key is configured, or it cannot be used.
     """
+    isolated = settings.coordinator.signer
+    if isolated is not None:
+        return open_signer(isolated, settings.home, key_kind=backend(family).key_kind)
     file = settings.home / settings.coordinator.key
     if not file.exists():
         raise ConfigError(
             f"this home has no coordinator's key: {file} does not exist",
-            hint="Run 'twopm chain use chain.toml --key FILE'.",
+            hint="Run 'twopm chain use chain.toml --key FILE', or name a signer in config.toml.",
         )
     password_file = settings.in_home(settings.coordinator.key_password_file)
     return backend(family).open_signer(file, password_file=password_file)

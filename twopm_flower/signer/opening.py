@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Literal, overload
 from urllib.parse import urlsplit
 
+from twopm_flower.config import SignerSettings
 from twopm_flower.errors import ConfigError
 from twopm_flower.signer.remote import RemoteSigner, RemoteSolanaSigner
-from twopm_flower.signer.settings import SignerSettings
 from twopm_flower.signer.solana_message import from_base58
 from twopm_flower.signer.transport import TlsTransport, Transport, UnixTransport
 

@@ -32,6 +32,7 @@ Each says what was wrong, with which value, and what to do next::
     │   ├── SignerRequestError   a request that is none, or that it does not know
     │   └── SignerMismatch       what came back is not what was to be signed: an alarm
     ├── NodeBehind               this node missed an opening and needs it again
+    ├── StartedOver              the server starts a task again that this node has gone on in
     ├── ProtocolViolation        a party broke the protocol of a round; the node stops
     ├── StrategyRefused          a Flower strategy that cannot work on ciphertexts
     ├── QuorumError              too few valid replies or nodes
@@ -259,6 +260,10 @@ class NodeBehind(TwopmError):
     def __init__(self, message: str, *, opened_round: int) -> None:
         super().__init__(message)
         self.opened_round = opened_round
+
+
+class StartedOver(TwopmError):
+    """The server starts a task again that this node has gone on in; the node waits and goes on."""
 
 
 class ProtocolViolation(TwopmError):

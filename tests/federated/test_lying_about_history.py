@@ -48,15 +48,15 @@ def replay(seen, kind, in_round, victim):
 
 
 def test_the_train_order_of_an_earlier_round_stops_the_node(federate):
-    federation = federate(rounds=3)
+    federation = federate(rounds=4)
     seen = {}
     federation.make_grid().orders += [
-        remember(seen, TrainOrder, 1),
-        replay(seen, TrainOrder, 3, victim=1),
+        remember(seen, TrainOrder, 2),
+        replay(seen, TrainOrder, 4, victim=1),
     ]
     federation.run()
-    assert_stopped(federation.nodes[1], "the server goes back to round 0", opened=1)
-    assert_unharmed(federation.nodes[0], opened=3)
+    assert_stopped(federation.nodes[1], "the server goes back to round 1", opened=2)
+    assert_unharmed(federation.nodes[0], opened=4)
 
 
 def test_the_manifest_of_an_earlier_round_stops_the_node(federate):

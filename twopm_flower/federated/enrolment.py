@@ -15,7 +15,7 @@ import tomli_w
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from twopm_flower.chain.backends import deployment_of
-from twopm_flower.config import CONFIG_FILE, default_home
+from twopm_flower.config import CONFIG_FILE, default_home, make_private_folder
 from twopm_flower.errors import KeyCeremonyError, RecordError
 from twopm_flower.federated import wire
 from twopm_flower.federated.ceremony import (
@@ -105,7 +105,7 @@ def _enrol(
     fields = content.config_records[wire.TWOPM]
     chain = parse_canonical(bytes_field(fields, "chain"), what="chain settings")
     deployment = Deployment.from_json({k: v for k, v in chain.items() if k != "rpc_url"})
-    home.path.mkdir(parents=True, exist_ok=True)
+    make_private_folder(home.path)
     write_atomically(home.path / CONFIG_FILE, tomli_w.dumps({"chain": chain}).encode())
     if not home.exists:
         node = home.settings.node
@@ -210,8 +210,14 @@ def _reply(fields: dict[str, Any]) -> RecordDict:
 
 
 def parse_membership(content: RecordDict) -> Signed[Membership]:
-    """Return the signed membership of a join reply."""
-    fields = content.config_records[wire.TWOPM]
+    """Return the signed membership of a join reply.
+
+    Raises
+    ------
+    RecordError
+        Not a membership.
+    """
+    fields = wire.reply_fields(content)
     return signed_type(Membership).from_bytes(bytes_field(fields, "membership"))
 
 
@@ -220,10 +226,10 @@ def parse_dealt(content: RecordDict) -> DealtKey | None:
 
     Raises
     ------
-    KeyCeremonyError
+    RecordError, KeyCeremonyError
         Not a deal.
     """
-    data = bytes_field(content.config_records[wire.TWOPM], "dealt")
+    data = bytes_field(wire.reply_fields(content), "dealt")
     if not data:
         return None
     try:

@@ -20,6 +20,7 @@ from twopm_flower.errors import (
     QuorumError,
     RecordError,
     SharingError,
+    StartedOver,
     TwopmError,
     VerificationError,
 )
@@ -55,6 +56,7 @@ _TOLD = (
     QuorumError,
     RecordError,
     SharingError,
+    StartedOver,
     VerificationError,
 )
 

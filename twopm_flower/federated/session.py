@@ -12,6 +12,7 @@ from twopm_flower.errors import (
     ConfigError,
     HeadroomError,
     ProtocolViolation,
+    StartedOver,
     UnreadableShares,
     UnsignedShare,
 )
@@ -151,13 +152,22 @@ class NodeSession:
     # --- train ---------------------------------------------------------------------------
 
     def begin_train(self, order: TrainOrder) -> tuple[FloatArrays, tuple[ModelReport, ...]]:
-        """Open what is to be opened and return the model to train on, with the reports."""
+        """Open what is to be opened and return the model to train on, with the reports.
+
+        Raises
+        ------
+        StartedOver
+            The first order of all again, after this node has gone on from it.
+        ProtocolViolation, VerificationError, SignatureError, NodeBehind
+            As :meth:`Opener.advance`, or an attempt or round that cannot follow.
+        """
         self._ledger.check_setting(order.config, self._task.terms.train_config, order.round)
         if order.round > self._task.terms.rounds:
             raise ProtocolViolation(
                 f"the server goes on with round {order.round}, the task has "
                 f"{self._task.terms.rounds}"
             )
+        self._refuse_to_start_over(order)
         own = self.progress.update
         if own is not None and own.round == order.round and own.attempt > order.attempt:
             raise ProtocolViolation(
@@ -170,6 +180,18 @@ class NodeSession:
             # Before the app trains, and not after.
             self._sharing.check_readers(order.round, order.attempt, order.readers)
         return self._ledger.model(order.round - 1), reports
+
+    def _refuse_to_start_over(self, order: TrainOrder) -> None:
+        if (order.round, order.attempt) != (1, 1):
+            return
+        opened, own = self.progress.opened_round, self.progress.update
+        if opened or (own is not None and (own.round, own.attempt) > (1, 1)):
+            done = f"opened round {opened}" if opened else "sent a second attempt of round 1"
+            raise StartedOver(
+                f"the server starts task {self._task.task_id} anew, and this node {done} of it "
+                "already; nothing is trained",
+                hint="A task runs once: the coordinator makes a new one.",
+            )
 
     def whole(self, model: FloatArrays) -> Arrays:
         """Return the model as the app sees it, with this node's own excluded arrays."""

@@ -14,6 +14,7 @@ from twopm_flower.federated.exchange import Arrays
 from twopm_flower.federated.excluded import local_digest, split
 from twopm_flower.federated.home import TaskFolder
 from twopm_flower.federated.prepared import PreparedRun, SimulationOptions
+from twopm_flower.federated.run_store import RunStore
 from twopm_flower.federated.simulation_setup import SimulationSetup
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.records.bundle import Deployment
@@ -36,7 +37,8 @@ def prepare(
     Raises
     ------
     ConfigError
-        The named task was not prepared here, or differs from what the app wants to run.
+        The named task was not prepared here, differs from what the app wants to run, or ran
+        before: nodes open each of its rounds once.
     QuorumError
         In simulation: too few nodes enrol.
     """
@@ -70,6 +72,8 @@ def _load(
     chain = settings.require_chain()
     deployment = deployment_of(chain)
     terms, roster = folder.terms, folder.roster
+    runs = settings.home / "runs"
+    _refuse_second_run(RunStore(runs / task_id), rounds)
     roster.check(task_id, terms.digest, deployment.domain)
     key_deal = _load_deal(folder, deployment)
     context = TaskContext(
@@ -101,7 +105,20 @@ def _load(
         key_deal=key_deal,
         connector=open_connector(settings),
         run_config=terms.run_config,
-        runs_folder=settings.home / "runs",
+        runs_folder=runs,
+    )
+
+
+def _refuse_second_run(store: RunStore, rounds: int) -> None:
+    if not store.bundle_path.exists():
+        return
+    bundle = store.load_bundle()
+    raise ConfigError(
+        f"task {bundle.task_id} ran before: {len(bundle.rounds)} of its {rounds} rounds are in "
+        f"{store.bundle_path}, and nodes train and open each round once",
+        hint="Make a new task. To go on from the last model, a node runs 'twopm model export "
+        "--out model.safetensors', and you 'twopm task create --initial-model "
+        "model.safetensors'.",
     )
 
 

@@ -86,9 +86,7 @@ class SimulationSetup:
         )
         cards = {node: _card(content, deployment) for node, content in trained.items()}
         samples = {
-            cards[node].registration.node: integer_field(
-                content.config_records[wire.TWOPM], "samples"
-            )
+            cards[node].registration.node: integer_field(wire.reply_fields(content), "samples")
             for node, content in trained.items()
         }
         run_config = _same(trained, "run_config")
@@ -268,14 +266,14 @@ def _chain_fields(devnet: LocalChain, deployment: Deployment) -> bytes:
 
 
 def _card(content: RecordDict, deployment: Deployment) -> NodeCard:
-    fields = content.config_records[wire.TWOPM]
+    fields = wire.reply_fields(content)
     card = NodeCard.from_bytes(bytes_field(fields, "card"))
     card.registration.check(deployment.registry_domain)
     return card
 
 
 def _same(replies: dict[int, RecordDict], name: str) -> dict[str, Any]:
-    values = {bytes_field(r.config_records[wire.TWOPM], name) for r in replies.values()}
+    values = {bytes_field(wire.reply_fields(r), name) for r in replies.values()}
     if len(values) != 1:
         raise QuorumError(f"the nodes disagree about {name}: {sorted(values)}")
     value: dict[str, Any] = parse_canonical(values.pop(), what=name)
@@ -283,7 +281,7 @@ def _same(replies: dict[int, RecordDict], name: str) -> dict[str, Any]:
 
 
 def _same_text(replies: dict[int, RecordDict], name: str) -> str:
-    values = {text_field(r.config_records[wire.TWOPM], name) for r in replies.values()}
+    values = {text_field(wire.reply_fields(r), name) for r in replies.values()}
     if len(values) != 1:
         raise QuorumError(f"the nodes disagree about {name}: {sorted(values)}")
     return values.pop()

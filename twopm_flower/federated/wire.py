@@ -258,14 +258,14 @@ def reply_content(reply: PrepareReply | TrainReply | EvaluateReply) -> RecordDic
 
 def parse_prepare_reply(content: RecordDict) -> PrepareReply:
     """Check a node's reply to the exchange before the first round."""
-    fields = _reply_fields(content)
+    fields = reply_fields(content)
     readers = list_of(ReaderKey, json_list(fields, "readers"), at_most=MOST_READER_KEYS)
     return PrepareReply(readers=readers)
 
 
 def parse_train_reply(content: RecordDict) -> TrainReply:
     """Check a node's train reply."""
-    fields = _reply_fields(content)
+    fields = reply_fields(content)
     plain = {name for name in content.array_records if name != SHARES}
     if plain != {"arrays"} or set(content["arrays"]) != {"update"}:
         raise RecordError("the reply does not carry exactly one encrypted update")
@@ -279,7 +279,7 @@ def parse_train_reply(content: RecordDict) -> TrainReply:
 
 def parse_evaluate_reply(content: RecordDict) -> EvaluateReply:
     """Check a node's evaluate or closing reply."""
-    fields = _reply_fields(content)
+    fields = reply_fields(content)
     fingerprint, evaluation = bytes_field(fields, "fingerprint"), bytes_field(fields, "evaluation")
     dealers = json_list(fields, "bad_dealers")
     if len(dealers) > MOST_SIGNED or not all(isinstance(dealer, str) for dealer in dealers):
@@ -327,7 +327,14 @@ def _proofs(fields: Mapping[str, Any]) -> dict[str, list[str]]:
     return value
 
 
-def _reply_fields(content: RecordDict) -> ConfigRecord:
+def reply_fields(content: RecordDict) -> ConfigRecord:
+    """Return what a node's reply says beside its arrays.
+
+    Raises
+    ------
+    RecordError
+        The reply is not one of ours.
+    """
     if TWOPM not in content.config_records:
         raise RecordError(
             "the node's reply is not encrypted",

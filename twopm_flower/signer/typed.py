@@ -261,4 +261,6 @@ def _jsonable(value: Any) -> Any:
 def _said(value: Any) -> str:
     if isinstance(value, dict):
         return f"({', '.join(f'{name}={_said(part)}' for name, part in value.items())})"
+    if isinstance(value, list) and any(isinstance(element, dict) for element in value):
+        return f"[{', '.join(map(_said, value))}]"
     return shown(value)

@@ -56,10 +56,13 @@ class _Remote:
             said = error.get("message") if isinstance(error, dict) else error
             words = printable(said)[:1000]
             if status == _REFUSED_STATUS:
+                signed = _signed_before(error)
                 raise SignerRefused(
                     f"the signer refuses {method}: {words}",
-                    hint="Its policy file says what it signs; its operator can change it.",
-                    signed=_signed_before(error),
+                    hint="Its policy file says what it signs; its operator can change it."
+                    if signed is None
+                    else "Repeat the call that was signed first: its nonce waits for it.",
+                    signed=signed,
                 )
             raise SignerError(f"the signer at {self.where} fails at {method}: {words}")
         if answered.get("id") != number:

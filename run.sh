@@ -41,7 +41,10 @@ fingerprint() {
         cat -- "$root/constraints.txt" "$root/pyproject.toml"; } | cksum
 }
 
-pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check --quiet "$@"; }
+# Python compiles what it imports; compiling the whole of every package takes most of a minute.
+pip_install() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --no-compile "$@"
+}
 
 stamp() { printf '%s/.twopm-installed-%s' "$venv" "${1:-base}"; }
 
@@ -94,8 +97,10 @@ test)
     shift
     setup test,lint
     cd -- "$root"
-    # One worker per core; a file's tests stay together, for they share chains and runs.
-    exec "$venv/bin/python" -m pytest --numprocesses auto --dist loadfile "$@"
+    # One worker per core; a file's tests stay together, for they share chains and runs, and
+    # files are begun in the order of tests/conftest.py: the longest first.
+    exec "$venv/bin/python" -m pytest --numprocesses auto --dist loadfile \
+        --no-loadscope-reorder "$@"
     ;;
 setup)
     setup "${2:-}"

@@ -9,6 +9,28 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 STUDENT_FILES = ("student-mat.csv", "student-por.csv")
 NEEDS_ALL = ("deployed", "simulation", "notebook", "slow")
+# A worker takes a file at a time, so the longest come first and none is left for the end. Of two
+# workers, one begins with the deployed runs and the other with what works in its own process.
+LONGEST_FIRST = (
+    "deployed/test_demo.py",
+    "federated/test_one_time_key_attacks.py",
+    "deployed/test_faults.py",
+    "federated/test_killed_nodes.py",
+    "federated/test_misbehaving_nodes.py",
+    "federated/test_dropouts.py",
+    "docs/test_readme.py",
+    "federated/test_showcase_run.py",
+    "notebooks/test_notebooks.py",
+)
+# Tracing doubles what Flower, torch and py-evm take, so processes are traced in these files and
+# folders only: what runs nowhere but in a process of its own is run by them.
+PROCESSES_TRACED = (
+    "chain/test_devnet.py",
+    "conformance/",
+    "deployed/test_kept_processes.py",
+    "privacy/test_isolated.py",
+)
+TRACE_PROCESSES = "COVERAGE_PROCESS_CONFIG"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,9 +57,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         (dropped if marks & left_out else chosen).append(item)
+        if "slow" in marks and config.pluginmanager.has_plugin("_cov"):
+            item.add_marker("no_cover")  # larger counts of what quick tests cover
     if dropped:
         config.hook.pytest_deselected(items=dropped)
-        items[:] = chosen
+    items[:] = sorted(chosen, key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    name = _name(item.path)
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+def _name(file: Path) -> str:
+    return file.relative_to(ROOT / "tests").as_posix()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,6 +91,24 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("COLUMNS", "80")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tracing() -> Iterator[str | None]:
+    """Return what tells a process to trace itself, if coverage is measured, and withhold it."""
+    with pytest.MonkeyPatch.context() as patch:
+        told = os.environ.get(TRACE_PROCESSES)
+        patch.delenv(TRACE_PROCESSES, raising=False)
+        yield told
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_processes(request: pytest.FixtureRequest, tracing: str | None) -> Iterator[None]:
+    """Trace the processes of the files that are named for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if tracing and _name(request.path).startswith(PROCESSES_TRACED):
+            patch.setenv(TRACE_PROCESSES, tracing)
         yield
 
 

@@ -1,10 +1,5 @@
-import json
-import signal
-import subprocess
-import sys
 import threading
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from chain_stage import Stage, digest
@@ -233,56 +228,6 @@ def test_one_process_at_a_time_delivers(path, stage, nodes):
     assert recorded(stage, task_id) == calls(task_id)[:1]
     first.close()
     second.close()
-
-
-STEPS = [
-    (step, n)
-    for step in ("queued", "reserved", "signed", "stored", "sent", "included", "mined", "final")
-    for n in (1, 2)
-]
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    with DevnetProcess(tmp_path_factory.mktemp("outbox-chain")) as process:
-        deployment = deploy(process.url, process.signer)
-        stage = Stage(EvmConnector(process.url, deployment, process.signer))
-        yield process, stage, stage.registered_nodes(2)
-
-
-def run_victim(served, path, task_id, die_at):
-    process, stage, _ = served
-    plan = {
-        "url": process.url,
-        "deployment": stage.connector.deployment().to_json(),
-        "key_file": str(process.folder / "account.key"),
-        "outbox": str(path),
-        "calls": [asdict(call) for call in calls(task_id)],
-        "die_at": die_at,
-    }
-    victim = Path(__file__).with_name("outbox_victim.py")
-    return subprocess.run(
-        [sys.executable, str(victim)], input=json.dumps(plan), text=True, check=False
-    ).returncode
-
-
-@pytest.mark.parametrize(
-    "die_at",
-    [pytest.param(step, marks=() if step == ("stored", 1) else pytest.mark.slow) for step in STEPS],
-    ids=lambda step: f"{step[0]}-{step[1]}",
-)
-def test_a_process_killed_at_any_step_leaves_each_record_exactly_once(served, path, die_at):
-    _, stage, nodes = served
-    task_id = stage.running_task(nodes)
-    assert run_victim(served, path, task_id, list(die_at)) == -signal.SIGKILL
-    outbox = Outbox(path)
-    # Whoever comes back queues what it knows again: it cannot know how far it got.
-    for call in calls(task_id):
-        outbox.enqueue(call)
-    outbox.deliver(stage.connector)
-    assert recorded(stage, task_id) == calls(task_id)
-    assert outbox.pending() == ()
-    outbox.close()
 
 
 def test_records_wait_out_an_outage_of_the_chain(tmp_path, path):

@@ -17,7 +17,13 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from twopm_flower.chain import solana_account, solana_rpc
-from twopm_flower.chain.base import AttestCall, FinaliseCall, RoundCall, SignedTransaction
+from twopm_flower.chain.calls import (
+    AttestCall,
+    FinaliseCall,
+    Joining,
+    RoundCall,
+    SignedTransaction,
+)
 from twopm_flower.chain.json_rpc import RpcError, failure
 from twopm_flower.chain.solana import SolanaBackend, deploy
 from twopm_flower.chain.solana_account import MAX_PRICE
@@ -262,6 +268,21 @@ def test_two_connectors_of_one_account_create_tasks_that_differ(chain, monkeypat
     task_id, _ = first.create_task(digest(1), **terms)
     assert found[0] != task_id
     assert first.task(task_id).coordinator == second.task(found[0]).coordinator == first.account
+
+
+def test_nodes_join_several_at_a_time(chain, stage, nodes):
+    task_id = stage.create()
+    joinings = [
+        Joining(node.address, **stage.membership(task_id, node, samples=place))
+        for place, node in enumerate(nodes[:7], start=1)
+    ]
+    watched = Lying(chain.local.rpc, "", None)
+    receipts = chain.connector(watched).admit(task_id, joinings)
+    assert len(receipts) == sent_by(watched) == 3
+    assert [member.samples for member in stage.connector.members(task_id)] == list(range(1, 8))
+    assert chain.connector().admit(task_id, []) == ()
+    with refused("AlreadyMember"):
+        chain.connector().admit(task_id, joinings[:1])
 
 
 # Statements in several transactions

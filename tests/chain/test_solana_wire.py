@@ -293,7 +293,7 @@ def test_an_event_counts_wherever_ours_is_the_innermost_program():
 
 
 BROKEN = {
-    "a depth that is skipped": [f"Program {OURS} invoke [2]"],
+    "a depth that is skipped": ran(OURS, line(node_left()), depth=2),
     "an end without a beginning": [f"Program {OURS} success"],
     "an end of another": [f"Program {OURS} invoke [1]", f"Program {OTHER} success"],
     "no end": [f"Program {OURS} invoke [1]", line(node_left())],

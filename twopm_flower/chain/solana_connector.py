@@ -1,7 +1,7 @@
 """The Solana connector: our program on a cluster, from one account."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 from solders.instruction import Instruction
@@ -12,6 +12,7 @@ from twopm_flower.chain.calls import (
     Call,
     FinaliseCall,
     FinalRound,
+    Joining,
     RoundCall,
     SignedTransaction,
 )
@@ -27,7 +28,7 @@ from twopm_flower.chain.facts import (
 from twopm_flower.chain.solana_account import RECEIPT_TIMEOUT_S, SolanaAccount
 from twopm_flower.chain.solana_identity import task_id_of
 from twopm_flower.chain.solana_reader import SolanaReader
-from twopm_flower.chain.solana_rpc import REQUEST_TIMEOUT_S, Endpoint
+from twopm_flower.chain.solana_rpc import REQUEST_TIMEOUT_S, Endpoint, out_of_order
 from twopm_flower.chain.solana_state import read_coordinator
 from twopm_flower.chain.solana_statements import SolanaStatements
 from twopm_flower.chain.solana_wire import Instructions
@@ -172,6 +173,20 @@ class SolanaConnector(SolanaReader):
         )
         return self._transact("join", instruction)
 
+    def admit(self, task_id: str, joinings: Sequence[Joining]) -> tuple[Receipt, ...]:
+        """Relay several nodes' ``Membership``, as many at a time as fit one transaction."""
+        self._require_checked()
+        receipts, together = [], list[Instruction]()
+        for joining in joinings:
+            instruction = self._write.join(task_id, **asdict(joining))
+            if together and not self._sender.fits([*together, instruction]):
+                receipts.append(self._sender.transact("join", together))
+                together = []
+            together.append(instruction)
+        if together:
+            receipts.append(self._sender.transact("join", together))
+        return tuple(receipts)
+
     def start_task(self, task_id: str) -> Receipt:
         """Close the roster and start the rounds."""
         return self._transact("start", self._write.start(task_id))
@@ -282,7 +297,7 @@ class SolanaConnector(SolanaReader):
         try:
             return self._sender.sign(what, instructions, replacing=replacing)
         except TransactionReverted as error:
-            raise self._explained(error, call) from error
+            raise out_of_order(error, call, self.task) from error
 
     def sign_filler(
         self, nonce: int, *, replacing: SignedTransaction | None = None
@@ -349,10 +364,8 @@ class SolanaConnector(SolanaReader):
         return self._sender.wait(transaction_hash, timeout_s=timeout_s)
 
     def _attestation(self, task_id: str, round_number: int) -> Attestation | None:
-        for attestation in self.attestations(task_id):
-            if attestation.round == round_number:
-                return attestation
-        return None
+        found = (each for each in self.attestations(task_id) if each.round == round_number)
+        return next(found, None)
 
     def _do(self, call: Call) -> None:
         if self.already_done(call) is not None:
@@ -363,23 +376,7 @@ class SolanaConnector(SolanaReader):
         except TransactionReverted as error:
             # Another process may have done the same meanwhile.
             if self.already_done(call) is None:
-                raise self._explained(error, call) from error
-
-    def _explained(self, error: TransactionReverted, call: Call) -> TransactionReverted:
-        if error.error_name != "OutOfOrder" or not isinstance(call, RoundCall):
-            return error
-        # A program's error is a number; where the task stands is what a contract would add.
-        task = self.task(call.task_id)
-        arguments: dict[str, object] = {
-            "round": call.round,
-            "attempt": call.attempt,
-            "lastRound": task.last_round,
-            "lastAttempt": task.last_attempt,
-        }
-        shown = ", ".join(f"{name}={value}" for name, value in arguments.items())
-        return TransactionReverted(
-            f"{error.message}({shown})", error_name=error.error_name, arguments=arguments
-        )
+                raise out_of_order(error, call, self.task) from error
 
     def _encode(self, call: Call) -> tuple[str, list[Instruction]]:
         if isinstance(call, RoundCall):

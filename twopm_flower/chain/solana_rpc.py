@@ -3,12 +3,14 @@
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import requests
 from urllib3.exceptions import HTTPError
 
+from twopm_flower.chain.calls import Call, RoundCall
+from twopm_flower.chain.facts import TaskState
 from twopm_flower.chain.json_rpc import AnswersRequests, parse_json
 from twopm_flower.chain.solana_identity import hash_text
 from twopm_flower.chain.solana_program import program_errors
@@ -260,3 +262,32 @@ def explain_failure(error: Any, what: str, logs: Sequence[str] = ()) -> Transact
             hint="Send it some lamports.",
         )
     return TransactionReverted(f"{what} was refused: {json.dumps(error)[:300]}")
+
+
+def out_of_order(
+    error: TransactionReverted, call: Call, task: Callable[[str], TaskState]
+) -> TransactionReverted:
+    """Return an error with what a contract would add to it: where the task stands.
+
+    Parameters
+    ----------
+    error : TransactionReverted
+        A program's error, which is nothing but a number.
+    call : Call
+        What was refused.
+    task : callable
+        Returns a task.
+    """
+    if error.error_name != "OutOfOrder" or not isinstance(call, RoundCall):
+        return error
+    state = task(call.task_id)
+    arguments: dict[str, object] = {
+        "round": call.round,
+        "attempt": call.attempt,
+        "lastRound": state.last_round,
+        "lastAttempt": state.last_attempt,
+    }
+    shown = ", ".join(f"{name}={value}" for name, value in arguments.items())
+    return TransactionReverted(
+        f"{error.message}({shown})", error_name=error.error_name, arguments=arguments
+    )

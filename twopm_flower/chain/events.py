@@ -155,8 +155,8 @@ class EventStream:
     def __iter__(self) -> Iterator[Delivered]:
         """Read what is new and hand over all that was not acknowledged, then stop.
 
-        The same event comes again until it is acknowledged: a handler that is killed between
-        handling and acknowledging finds its identity again. Iterate anew to go on.
+        An event that is not acknowledged comes again in the next iteration: a handler that is
+        killed between handling and acknowledging finds its identity again.
 
         Raises
         ------
@@ -165,10 +165,12 @@ class EventStream:
         WrongChain
             The endpoint hides events: what it shows does not add up.
         """
-        yield from self._waiting()
-        while self._read_on():
-            yield from self._waiting()
-        yield from self._waiting()
+        handed: set[tuple[str, bool]] = set()
+        more = True
+        yield from self._waiting(handed)
+        while more:
+            more = self._read_on()
+            yield from self._waiting(handed)
 
     def ack(self, item: Delivered) -> None:
         """Say that an event was handled: it is not handed over again."""
@@ -180,7 +182,7 @@ class EventStream:
                     "UPDATE events SET is_delivered = 1 WHERE identity = ?", (item.identity,)
                 )
 
-    def _waiting(self) -> list[Delivered]:
+    def _waiting(self, handed: set[tuple[str, bool]]) -> Iterator[Delivered]:
         with self._lock:
             horizon = self.cursor - self._retract_after
             gone = self._connection.execute(
@@ -191,7 +193,10 @@ class EventStream:
             fresh = self._connection.execute(
                 f"{_EVENT} WHERE NOT is_delivered AND NOT is_gone ORDER BY block_number, place"
             ).fetchall()
-        return [_delivered(row) for row in (*gone, *fresh)]
+        for item in map(_delivered, (*gone, *fresh)):
+            if (item.identity, item.retracted) not in handed:
+                handed.add((item.identity, item.retracted))
+                yield item
 
     def _read_on(self) -> bool:
         """Read the next blocks; return whether there may be more."""
@@ -213,7 +218,16 @@ class EventStream:
         after = self._reader.block_hash(last)
         if before is None or before != after:
             return False
-        self._store(events, last, before)
+        try:
+            self._store(events, last, before)
+        except _HiddenEventsError as error:
+            self._read_again(error.event)
+            raise WrongChain(
+                f"the endpoint hides events of task {error.event.values['task_id']} before block"
+                f" {error.event.block_number}: {error.event.name} does not follow from what came"
+                " before",
+                hint="Ask another endpoint: this one hides or makes up events.",
+            ) from error
         return last < last_readable
 
     def _common_ancestor(self) -> int:
@@ -239,6 +253,18 @@ class EventStream:
             )
             connection.execute("UPDATE events SET is_gone = 1 WHERE block_number > ?", (ancestor,))
             connection.execute("UPDATE cursor SET block = ?", (ancestor,))
+
+    def _read_again(self, event: ChainEvent) -> None:
+        """Go back to where the task was last heard of: what was hidden may have been passed."""
+        with self._writing() as connection:
+            heard = connection.execute(
+                "SELECT max(block_number) FROM events WHERE task_id = ? AND NOT is_gone"
+                " AND name IN ('task_created', ?)",
+                (event.values["task_id"], event.name),
+            ).fetchone()[0]
+            restart = self._first_block - 1 if heard is None else heard - 1
+            connection.execute("UPDATE cursor SET block = min(block, ?)", (restart,))
+            connection.execute("DELETE FROM blocks WHERE number > ?", (restart,))
 
     def _store(self, events: tuple[ChainEvent, ...], last: int, last_hash: str) -> None:
         with self._writing() as connection:
@@ -269,11 +295,7 @@ class EventStream:
         if known is not None:
             return
         if not continues(event, previous, from_start=self._first_block == 0):
-            raise WrongChain(
-                f"the endpoint hides events of task {task_id} before block {event.block_number}:"
-                f" {event.name} does not follow from what came before",
-                hint="Ask another endpoint: this one hides or makes up events.",
-            )
+            raise _HiddenEventsError(event)
         connection.execute(
             "INSERT INTO events (identity, name, task_id, said, block_number, block_hash,"
             " transaction_hash, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -296,6 +318,12 @@ class EventStream:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._lock, writing(self._connection):
             yield self._connection
+
+
+class _HiddenEventsError(Exception):
+    def __init__(self, event: ChainEvent) -> None:
+        super().__init__(event.name)
+        self.event = event
 
 
 def _delivered(row: tuple[Any, ...]) -> Delivered:

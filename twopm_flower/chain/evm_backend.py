@@ -23,7 +23,7 @@ class EvmBackend:
 
     def open_reader(self, chain: ChainSettings) -> EvmReader:
         """Return a reader of the pinned chain."""
-        return EvmReader(chain.rpc_url, deployment_of(chain), request_timeout_s=chain.timeout_s)
+        return EvmReader(_endpoints(chain), deployment_of(chain), request_timeout_s=chain.timeout_s)
 
     def open_offline(self, chain: ChainSettings) -> EvmReader | None:
         """Return a reader of an embedded chain's database, when there is one."""
@@ -35,7 +35,7 @@ class EvmBackend:
     def open_connector(self, chain: ChainSettings, signer: Signer) -> EvmConnector:
         """Return a connector for the signer's account."""
         return EvmConnector(
-            chain.rpc_url, deployment_of(chain), signer, request_timeout_s=chain.timeout_s
+            _endpoints(chain), deployment_of(chain), signer, request_timeout_s=chain.timeout_s
         )
 
     def deploy(self, rpc_url: str, signer: Signer) -> Deployment:
@@ -45,3 +45,7 @@ class EvmBackend:
     def local_chain(self, folder: Path, *, port: int = 0) -> DevnetProcess:
         """Return the embedded chain in a folder, not started."""
         return DevnetProcess(folder, port)
+
+
+def _endpoints(chain: ChainSettings) -> tuple[str, ...]:
+    return (chain.rpc_url, *chain.fallback_rpc_urls)

@@ -39,7 +39,7 @@ class EvmReader:
     Parameters
     ----------
     endpoint : Endpoint
-        ``http://`` or ``https://`` address of a node, or what
+        ``http://`` or ``https://`` address of a node, several of them, or what
         :func:`~twopm_flower.chain.devnet.open_read_only` returns.
     deployment : Deployment
         The chain and contracts to believe.
@@ -54,7 +54,7 @@ class EvmReader:
         *,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
-        self._rpc = EvmRpc(endpoint, timeout_s=request_timeout_s)
+        self._rpc = EvmRpc(endpoint, timeout_s=request_timeout_s, pinned=deployment)
         self._deployment = deployment
         self._checked = False
         self._addresses = dict(

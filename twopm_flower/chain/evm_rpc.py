@@ -1,7 +1,8 @@
-"""A JSON-RPC endpoint through web3: bounded, retried, and with our own errors."""
+"""JSON-RPC endpoints through web3: bounded, retried, failing over, and with our own errors."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -24,7 +25,9 @@ from web3.types import RPCEndpoint, RPCResponse
 
 from twopm_flower.chain.calls import hexadecimal
 from twopm_flower.chain.contracts import explain_revert
+from twopm_flower.chain.evm_failover import FailingOver
 from twopm_flower.errors import ChainError, ChainUnavailable, WrongChain
+from twopm_flower.records.bundle import Deployment
 
 REQUEST_TIMEOUT_S = 10.0
 RETRIES = 3
@@ -38,19 +41,25 @@ class AnswersRequests(Protocol):
         ...
 
 
-Endpoint = str | AnswersRequests
-"""``http://`` or ``https://`` address of a node, or one in this process."""
+Endpoint = str | tuple[str, ...] | AnswersRequests
+"""``http://`` or ``https://`` address of a node, several of them, or one in this process."""
 
 
 class EvmRpc:
-    """Asks one endpoint.
+    """Asks one endpoint, or the first of several that answers and serves the pinned chain.
 
     Parameters
     ----------
     endpoint : Endpoint
-        The node.
+        The node. Of several the first is preferred; it is asked again some time after it
+        failed.
     timeout_s : float
         How long one request may take, in seconds.
+    pinned : Deployment, optional
+        Whose chain id and genesis each of several endpoints has to show before its first
+        answer is believed, and again after it failed.
+    clock : callable
+        Returns seconds that only grow.
 
     Attributes
     ----------
@@ -58,16 +67,37 @@ class EvmRpc:
         To be used inside :meth:`asking`.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        pinned: Deployment | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._provider: BaseProvider
+        if isinstance(endpoint, tuple) and len(endpoint) == 1:
+            endpoint = endpoint[0]
         if isinstance(endpoint, str):
-            self.name = endpoint
-            provider: BaseProvider = _http(endpoint, timeout_s)
+            self._name = endpoint
+            self._provider = _http(endpoint, timeout_s, RETRIES)
+        elif isinstance(endpoint, tuple):
+            self._name = ", ".join(endpoint)
+            # Another endpoint is a better second try than the same one.
+            providers = [(url, _http(url, timeout_s, 1)) for url in endpoint]
+            self._provider = FailingOver(providers, pinned, clock=clock)
         else:
-            self.name = "the chain in this process"
-            provider = _InProcess(endpoint)
+            self._name = "the chain in this process"
+            self._provider = _InProcess(endpoint)
         # A contract could otherwise make us fetch a web address of its choice (EIP-3668).
-        provider.global_ccip_read_enabled = False
-        self.web3 = Web3(provider, middleware=[])
+        self._provider.global_ccip_read_enabled = False
+        self.web3 = Web3(self._provider, middleware=[])
+
+    @property
+    def name(self) -> str:
+        """The endpoint that answered last, for messages."""
+        answering = getattr(self._provider, "answering", None)
+        return answering or self._name
 
     @contextmanager
     def asking(self, what: str) -> Iterator[Web3]:
@@ -143,14 +173,14 @@ class _InProcess(BaseProvider):
         return True
 
 
-def _http(url: str, timeout_s: float) -> HTTPProvider:
+def _http(url: str, timeout_s: float, retries: int) -> HTTPProvider:
     return HTTPProvider(
         url,
         request_kwargs={"timeout": timeout_s},
         # web3's default names the builtin ConnectionError, which requests never raises.
         exception_retry_configuration=ExceptionRetryConfiguration(
             errors=(requests.ConnectionError, requests.Timeout),
-            retries=RETRIES,
+            retries=retries,
             backoff_factor=0.1,
         ),
     )

@@ -116,6 +116,16 @@ def test_the_operator_cannot_use_an_action_twice_or_after_its_time(service, liar
             read(service, to=liar).head_block()
 
 
+def test_an_entry_after_another_branch_is_not_believed(service, liar, signer):
+    known = entries(service)
+    other = sealed(service, known[-2], create_task(signer, service.replay.deployment, 1))
+    assert other.number == known[-1].number
+    after = sealed(service, other, create_task(signer, service.replay.deployment, 2))
+    liar.shows(*known, after)
+    with pytest.raises(WrongChain, match="forked"):
+        read(service, to=liar).head_block()
+
+
 def test_time_does_not_go_back(service, liar, signer):
     last = entries(service)[-1]
     liar.shows(*entries(service), following(service, signer, time=last.time - 1))

@@ -132,6 +132,47 @@ def round_(
         console().print(render(report))
 
 
+@app.command(epilog="Example: twopm bench chain --families evm,ledger --rounds 10")
+def chain(
+    *,
+    families: Annotated[
+        str, typer.Option(help="Kinds of chain, with commas between.", show_default="all")
+    ] = "",
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Records timed singly.")] = 20,
+    processes: Annotated[
+        int, typer.Option(min=1, max=16, help="Processes that deliver at once.")
+    ] = 4,
+    records: Annotated[int, typer.Option(min=1, max=1000, help="Records of each process.")] = 25,
+    nodes: Annotated[
+        str, typer.Option(help="Numbers of nodes to record rounds of, with commas between.")
+    ] = "2,10,50",
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure what it takes to get a round onto each kind of chain, and to sign it apart."""
+    from twopm_flower.bench.chain import ChainOptions, run_chain  # noqa: PLC0415
+    from twopm_flower.bench.chain_table import render  # noqa: PLC0415
+    from twopm_flower.chain.backends import families as registered  # noqa: PLC0415
+
+    options = ChainOptions(
+        families=tuple(name.strip() for name in families.split(",") if name.strip())
+        or registered(),
+        rounds=rounds,
+        processes=processes,
+        records=records,
+        nodes=_numbers(nodes),
+        command=_command(),
+    )
+    with tempfile.TemporaryDirectory() as folder, _Bar(quiet=json) as bar:
+        report = run_chain(Path(folder), options, bar)
+    if out is not None:
+        out.write_text(report.to_json(), encoding="utf-8")
+    if json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        console().print(render(report))
+
+
 @app.command(epilog="Example: twopm bench peers --install")
 def peers(
     *,

@@ -175,10 +175,24 @@ def test_the_chain_tells_the_story_of_a_task(twopm, finished):
     assert "finalised" in shown.out
 
 
+def test_all_events_of_the_chain_are_told_and_a_cursor_goes_on(twopm, finished, tmp_path):
+    home, cursor = finished.coordinator, tmp_path / "cursor.sqlite"
+    told = twopm("chain", "events", "--home", home, "--cursor", cursor, "--json").json
+    names = [event["name"] for event in told["events"]]
+    assert names.count("node_registered") == 3
+    assert names[-1] == "task_finalised"
+    again = twopm("chain", "events", "--home", home, "--cursor", cursor, "--json").json
+    assert again == {"events": [], "cursor": told["cursor"]}
+    shown = twopm("chain", "events", finished.task_id, "--home", home, "--from", 0)
+    assert shown.out.count("recorded") == 2
+    assert "registered" not in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
+
+
 def test_nothing_is_left_to_deliver_and_delivering_again_is_harmless(twopm, finished, own_copy):
     done = twopm("chain", "deliver", "--home", own_copy, "--json")
     assert done.status == 0, done.err
-    assert done.json == {"delivered": 0, "pending": 0}
+    assert done.json == {"delivered": 0, "pending": 0, "settling": 0}
 
 
 def test_records_that_wait_are_delivered_and_the_bundle_tells(twopm, finished, own_copy):

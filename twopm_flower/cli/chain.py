@@ -11,6 +11,7 @@ import typer
 
 from twopm_flower.chain.backends import backend
 from twopm_flower.chain.devnet import Devnet, serve
+from twopm_flower.cli.chain_events import show_stream
 from twopm_flower.cli.output import Home, Json, fields, home_of, plain, print_json, say, short
 from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.errors import ChainUnavailable
@@ -129,7 +130,9 @@ def status(chain: ChainFile = None, home: Home = None, json: Json = False) -> No
         "genesis_hash": settings.genesis_hash,
         "node_registry": settings.node_registry,
         "task_registry": settings.task_registry,
-        "head_block": reader.head_block(),
+        "head_block": (now := reader.status()).head_block,
+        "final_block": now.final_block,
+        "endpoint": now.endpoint,
     }
     if json:
         print_json(shown)
@@ -150,23 +153,49 @@ def deliver(
     if json:
         print_json(asdict(done))
     else:
-        say(f"{done.delivered} delivered, {done.pending} still waiting")
+        settling = f", {done.settling} not final yet" if done.settling else ""
+        say(f"{done.delivered} delivered, {done.pending} still waiting{settling}")
     if done.pending:
         raise typer.Exit(1)
 
 
 @app.command(epilog="Example: twopm chain events 0x3fa9")
-def events(
+def events(  # noqa: PLR0917  # one parameter for each option
     task: Annotated[str | None, typer.Argument(help="The task, or its first digits.")] = None,
     chain: ChainFile = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="All events as they happen, until Ctrl-C.")
+    ] = False,
+    first_block: Annotated[
+        int | None, typer.Option("--from", help="All events from this block on.", min=0)
+    ] = None,
+    cursor: Annotated[
+        Path | None,
+        typer.Option(help="A file that keeps how far you read: all events since, each once."),
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """List what the chain holds of a task: members, rounds, the final model."""
+    """List what the chain holds of a task: members, rounds, the final model.
+
+    With --from, --cursor or --follow: all events in order, of all tasks or of the one named.
+    """
     folder = home_of(home)
     whole = task is not None and len(task.removeprefix("0x")) == 64
+    settings = _chain(home, chain)
+    reader = open_any_reader(settings)
+    if follow or first_block is not None or cursor is not None:
+        show_stream(
+            reader,
+            task_id=task if task is None or whole else resolve_task(folder, task),
+            cursor=cursor,
+            first_block=first_block or 0,
+            confirmations=settings.confirmations,
+            follow=follow,
+            as_json=json,
+        )
+        return
     task_id = task if task is not None and whole else resolve_task(folder, task)
-    reader = open_any_reader(_chain(home, chain))
     state, members = reader.task(task_id), reader.members(task_id)
     records, final = reader.round_records(task_id), reader.finalisation(task_id)
     if json:

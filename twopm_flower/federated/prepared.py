@@ -59,7 +59,7 @@ class PreparedRun:
     def recorder(self, outbox: Path, settings: Settings) -> ChainRecorder:
         """Return the callback that records this run."""
         return ChainRecorder(
-            Outbox(outbox),
+            Outbox(outbox, confirmations=chain.confirmations if (chain := settings.chain) else 1),
             self.connector,
             max_unrecorded_rounds=settings.coordinator.max_unrecorded_rounds,
             anchor_wait_s=settings.coordinator.anchor_wait_s,

@@ -19,12 +19,14 @@ class Delivery:
 
     Attributes
     ----------
-    delivered, pending : int
-        How many records are on chain now, and how many still wait.
+    delivered, pending, settling : int
+        How many records were brought to the chain, how many still wait, and how many are in
+        a block that can still be undone.
     """
 
     delivered: int
     pending: int
+    settling: int
 
 
 def deliver(home: Path, named: str | None, *, chain_file: Path | None = None) -> Delivery:
@@ -46,11 +48,11 @@ def deliver(home: Path, named: str | None, *, chain_file: Path | None = None) ->
     try:
         outbox.retry_failed()
         delivered = outbox.deliver(connector)
-        pending = len(outbox.pending())
+        pending, settling = len(outbox.pending()), len(outbox.settling())
     finally:
         outbox.close()
     store.save_bundle(refreshed(store.load_bundle(), connector))
-    return Delivery(delivered, pending)
+    return Delivery(delivered, pending, settling)
 
 
 def undelivered(folder: Path) -> tuple[str, ...]:

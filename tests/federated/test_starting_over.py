@@ -7,6 +7,7 @@ from moments import Moment
 
 from twopm_flower.errors import ConfigError, QuorumError
 from twopm_flower.federated.server_run import ServerRun
+from twopm_flower.node.forgetting import forget_task
 
 
 def progress_of(federation):
@@ -59,3 +60,12 @@ def test_a_second_attempt_of_the_first_round_is_not_trained_over_again(federate,
     with pytest.raises(QuorumError, match="sent a second attempt of round 1 of it already"):
         federation.run()
     assert [node.progress.halted for node in federation.nodes] == [None] * 4
+
+
+def test_a_node_that_forgot_a_task_does_not_speak_of_resuming_it(recorded, tmp_path):
+    moment = recorded.at("train", 2).copy(tmp_path)
+    forget_task(moment.node.home.path, moment.node.task_id)
+    reply, _ = moment.show(moment.order, tmp_path / "asked")
+    assert "forgotten by its operator" in reply.error.reason
+    assert "join a new task" in reply.error.reason
+    assert "resume" not in reply.error.reason

@@ -19,9 +19,10 @@ from twopm_flower.cli.output import (
 )
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.home import NodeHome, write_atomically
+from twopm_flower.federated.progress import is_forgotten
 from twopm_flower.node import provision
 from twopm_flower.node.chain_file import read_chain_file
-from twopm_flower.node.forgetting import forget_task, is_forgotten
+from twopm_flower.node.forgetting import forget_task
 from twopm_flower.node.membership import supernode_config
 from twopm_flower.node.provision import NodeIdentity
 from twopm_flower.node.task_overview import overview

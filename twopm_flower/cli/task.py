@@ -340,6 +340,7 @@ def cancel(
         print_json(shown)
     else:
         fields(_spaced(shown))
+        say("Every node deletes its keys of it with: twopm node forget")
 
 
 def _spaced(shown: Mapping[str, object]) -> dict[str, object]:

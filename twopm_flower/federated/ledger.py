@@ -18,7 +18,7 @@ from twopm_flower.federated.anchor import RecordReader, await_anchor
 from twopm_flower.federated.exchange import Arrays, FloatArrays
 from twopm_flower.federated.excluded import check_local, split
 from twopm_flower.federated.home import TaskFolder
-from twopm_flower.federated.progress import Pending, Progress
+from twopm_flower.federated.progress import Pending, Progress, is_forgotten
 from twopm_flower.federated.task import TaskContext
 from twopm_flower.privacy.guard import Guard
 from twopm_flower.records.manifest import RoundManifest
@@ -78,7 +78,9 @@ class TaskLedger:
         if self.progress.halted:
             raise ProtocolViolation(
                 f"this node stopped in task {task.task_id}: {self.progress.halted}",
-                hint="Look into it; then 'twopm node resume' lets the node go on.",
+                hint="Its keys are deleted: leave it, and join a new task."
+                if is_forgotten(self.progress.halted)
+                else "Look into it; then 'twopm node resume' lets the node go on.",
             )
 
     def guarded(self, step: Callable[[], T]) -> T:

@@ -8,6 +8,13 @@ from twopm_flower.errors import ProtocolViolation
 from twopm_flower.records.digest import ZERO_DIGEST
 from twopm_flower.records.fields import Digest, Record, Round, Uint32
 
+FORGOTTEN = "forgotten by its operator"
+
+
+def is_forgotten(halted: str | None) -> bool:
+    """Tell a task that was forgotten from one that the node stopped in."""
+    return halted is not None and halted.startswith(FORGOTTEN)
+
 
 class OwnUpdate(Record):
     """The update that this node sent last."""

@@ -16,10 +16,11 @@ from twopm_flower.chain.base import ChainReader
 from twopm_flower.config import Settings, load_settings
 from twopm_flower.errors import DataError, RealDataMissingError, TwopmError
 from twopm_flower.federated.home import NodeHome
+from twopm_flower.federated.progress import is_forgotten
 from twopm_flower.node.chain_file import open_any_reader
 from twopm_flower.node.data_files import find_data
 from twopm_flower.node.delivery import undelivered
-from twopm_flower.node.forgetting import is_forgotten, leftover_keys
+from twopm_flower.node.forgetting import leftover_keys
 from twopm_flower.node.provision import enclosing_app
 from twopm_flower.signer.keystore import read_password
 

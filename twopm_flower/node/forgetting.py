@@ -9,8 +9,8 @@ from pathlib import Path
 from twopm_flower.chain.base import ChainReader, TaskPhase
 from twopm_flower.errors import ConfigError, TwopmError
 from twopm_flower.federated.home import NodeHome, TaskFolder, sync_folder
+from twopm_flower.federated.progress import FORGOTTEN, is_forgotten
 
-FORGOTTEN = "forgotten by its operator"
 OLD_S = 24 * 3600
 _ONE_TIME = ("reader-*.key", "share-*.bin")
 # The dealer's deal.json has the task's key once more, sealed to its own sealing key.
@@ -75,11 +75,6 @@ def forget_task(home: Path, task_id: str) -> tuple[str, ...]:
             # A ledger that cannot be read keeps the node out by itself; no reason to keep keys.
             deleted = _delete(folder)
     return deleted
-
-
-def is_forgotten(halted: str | None) -> bool:
-    """Tell a task that was forgotten from one that the node stopped in."""
-    return halted is not None and halted.startswith(FORGOTTEN)
 
 
 def leftover_keys(

@@ -1,17 +1,11 @@
 import base64
 import secrets
-import socket
-import threading
-import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from chain_stage import FAR_FUTURE, digest, new_node
 from solana_stage import (
     ELSEWHERE,
     Lying,
-    open_stage,
     open_stage_with_twin,
     pay,
 )
@@ -20,13 +14,11 @@ from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
 from twopm_flower.chain import solana_account, solana_rpc
-from twopm_flower.chain.solana import SolanaBackend, SolanaReader, deploy
+from twopm_flower.chain.solana import SolanaReader, deploy
 from twopm_flower.chain.solana_identity import Accounts, deployment_at
 from twopm_flower.chain.solana_program import PROGRAM_ID
 from twopm_flower.chain.solana_wire import Instructions
-from twopm_flower.config import ChainSettings
 from twopm_flower.errors import (
-    ChainError,
     ChainUnavailable,
     WrongChain,
 )
@@ -244,6 +236,42 @@ def test_an_endpoint_that_lies_about_records_is_noticed(chain, told, lie):
         reader.round_records(told)
 
 
+def test_an_endpoint_that_shows_another_transactions_bytes_is_noticed(chain, told):
+    seen = []
+
+    def swapped(result, _):
+        seen.append(result["transaction"])
+        result["transaction"] = seen[0]
+
+    lying = Lying(chain.local.rpc, "getTransaction", swapped)
+    with pytest.raises(WrongChain, match="another transaction"):
+        SolanaReader([lying], chain.deployment).round_records(told)
+
+
+def test_a_false_head_in_the_last_record_is_noticed(chain, stage, nodes):
+    task_id = stage.running_task(nodes[:2])
+    stage.record(task_id, 1)
+
+    def other_head(result, _):
+        logs = result["meta"]["logMessages"]
+        for place, words in enumerate(logs):
+            if not words.startswith("Program data: Bw"):  # the tag of a record
+                continue
+            data = bytearray(base64.b64decode(words.removeprefix("Program data: ")))
+            data[-1] ^= 1
+            logs[place] = "Program data: " + base64.b64encode(data).decode()
+
+    lying = Lying(chain.local.rpc, "getTransaction", other_head)
+    with pytest.raises(WrongChain, match="head"):
+        SolanaReader([lying], chain.deployment).round_records(task_id)
+
+
+def test_events_in_another_order_are_noticed(chain, told):
+    shuffled = Lying(chain.local.rpc, "getSignaturesForAddress", lambda result, _: result[::-1])
+    with pytest.raises(WrongChain, match="order"):
+        SolanaReader([shuffled], chain.deployment).events(0, 10**6)
+
+
 def test_a_listed_transaction_that_nobody_has_is_no_answer(chain, told):
     pruned = Lying(chain.local.rpc, "getTransaction", lambda *_: None)
     pruned.answer = lambda asked: (
@@ -294,106 +322,3 @@ def test_an_endpoint_that_answers_nonsense_stops_what_is_sent(chain, stage, node
     lying = Lying(chain.local.rpc, *SENDING_LIES[lie])
     with pytest.raises(WrongChain):
         chain.connector(lying).anchor_receipts("0x" + secrets.token_hex(32), 1)
-
-
-def test_the_next_endpoint_answers_when_one_does_not(chain, told):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    reader = SolanaReader([dead, chain.local.rpc], chain.deployment)
-    assert len(reader.round_records(told)) == 2
-    assert reader.status().endpoint == "the chain in this process"
-    with pytest.raises(ChainUnavailable, match=r"127\.0\.0\.1"):
-        SolanaReader([dead], chain.deployment).head_block()
-
-
-def test_an_endpoint_of_another_cluster_is_not_asked_in_its_place(chain, tmp_path):
-    other = open_stage(tmp_path / "other")
-    with other.local, served(b"", status=503) as dead:
-        reader = SolanaReader([dead, other.local.rpc], chain.deployment)
-        with pytest.raises(WrongChain, match="genesis"):
-            reader.head_block()
-
-
-@contextmanager
-def served(body, *, status=200, kind="application/json", slowly=0.0):
-    """Serve one and the same answer over HTTP."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Location", "http://127.0.0.1:9/")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            for start in range(0, len(body), 1 if slowly else 65536):
-                self.wfile.write(body[start : start + (1 if slowly else 65536)])
-                self.wfile.flush()
-                time.sleep(slowly)
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-ANSWERS = {
-    "no JSON": (b"<html>", {}),
-    "no JSON-RPC": (b"[]", {}),
-    "neither result nor error": (b'{"jsonrpc": "2.0", "id": 1}', {}),
-    "an error of no form": (b'{"error": "no"}', {}),
-    "an error": (b'{"error": {"code": -32000, "message": "no"}}', {}),
-    "too deep": (b"[" * 100_000, {}),
-    "elsewhere": (b"", {"status": 302}),
-    "forbidden": (b"", {"status": 403}),
-}
-
-
-@pytest.mark.parametrize("answer", ANSWERS)
-def test_an_endpoint_that_speaks_no_json_rpc_is_named(chain, answer):
-    body, options = ANSWERS[answer]
-    with served(body, **options) as url, pytest.raises(ChainError, match=r"127\.0\.0\.1") as error:
-        SolanaReader([url], chain.deployment).head_block()
-    assert not isinstance(error.value, ChainUnavailable)
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_an_endpoint_in_trouble_is_worth_another_try(chain, status):
-    with served(b"", status=status) as url, pytest.raises(ChainUnavailable):
-        SolanaReader([url], chain.deployment).head_block()
-
-
-def test_an_endpoint_that_never_ends_its_answer_is_left(chain):
-    with served(b" " * 20, slowly=0.05) as url, pytest.raises(ChainUnavailable):
-        SolanaReader([url], chain.deployment, request_timeout_s=0.1).head_block()
-
-
-def test_an_endpoint_that_lags_behind_is_worth_another_try(chain):
-    behind = b'{"error": {"code": -32005, "message": "Node is behind by 42 slots"}}'
-    with served(behind) as url, pytest.raises(ChainUnavailable, match="behind"):
-        SolanaReader([url], chain.deployment).head_block()
-
-
-def test_the_backend_asks_all_endpoints_of_the_settings(chain, tmp_path):
-    with served(b"", status=503) as dead:
-        settings = ChainSettings(
-            rpc_url=dead,
-            fallback_rpc_urls=(dead,),
-            devnet_folder=chain.folder,
-            **chain.deployment.model_dump(),
-        )
-        with pytest.raises(ChainUnavailable, match=f"{dead}.*{dead}"):
-            SolanaBackend().open_reader(settings).head_block()
-        offline = SolanaBackend().open_offline(settings)
-        assert offline.head_block() == chain.ask("getSlot")
-        elsewhere = settings.model_copy(update={"devnet_folder": tmp_path})
-        assert SolanaBackend().open_offline(elsewhere) is None

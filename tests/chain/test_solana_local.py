@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import secrets
+from threading import Thread
 
 import pytest
 from chain_stage import digest
@@ -13,12 +14,18 @@ from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
 
-from twopm_flower.chain.solana_local import DATABASE, SolanaLocal, open_read_only
+from twopm_flower.chain.solana_local import (
+    DATABASE,
+    SolanaLocal,
+    SolanaProcess,
+    open_read_only,
+)
 from twopm_flower.chain.solana_node import VALID_BLOCKS
 from twopm_flower.chain.solana_program import PROGRAM_ID
 from twopm_flower.chain.solana_reader import SolanaReader
+from twopm_flower.chain.solana_rpc import SolanaRpc
 from twopm_flower.chain.solana_store import SolanaStore
-from twopm_flower.errors import ChainError
+from twopm_flower.errors import ChainError, ChainUnavailable
 
 BASE64 = {"encoding": "base64"}
 SOL = 10**9
@@ -270,3 +277,36 @@ def test_all_state_is_there_after_it_was_opened_again(tmp_path):
         assert chain.stage.record(task_id, 2).round == 2
         assert connector.finalisation(task_id) is None
         assert connector.task(task_id).terms_digest == digest(77)
+
+
+@pytest.mark.slow
+def test_nothing_that_was_answered_is_lost_when_the_process_is_killed(tmp_path):
+    answered = []
+
+    def ask_for_more(url):
+        rpc = SolanaRpc([url], None)
+        receiver = str(Pubkey(secrets.token_bytes(32)))
+        while True:
+            try:
+                answered.append(rpc.ask("requestAirdrop", receiver, SOL))
+            except ChainUnavailable:
+                return
+
+    with SolanaProcess(tmp_path / "chain") as process:
+        for round_number in range(1, 4):
+            threads = [Thread(target=ask_for_more, args=(process.url,)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            while len(answered) < 40 * round_number:
+                threads[0].join(0.005)
+            process.kill()
+            for thread in threads:
+                thread.join()
+            process.start()
+            rpc = SolanaRpc([process.url], None)
+            statuses = [rpc.ask("getSignatureStatuses", [name])["value"][0] for name in answered]
+            assert all(status is not None for status in statuses)
+            slots = rpc.ask("getBlocks", 0)
+            assert slots == list(range(len(slots)))
+            # A block may have been made of which nobody was told any more.
+            assert len(slots) - 1 <= len(answered) + 3 * round_number

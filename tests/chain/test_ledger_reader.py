@@ -193,6 +193,16 @@ def test_a_refusal_that_the_rules_do_not_know_is_not_believed(service, liar):
     assert service.replay.head == before
 
 
+def test_a_refusal_of_what_was_done_is_not_believed(service, liar):
+    def refused_afterwards(request, _answer):
+        error = {"code": 3, "message": "no", "data": {"error": "AlreadyAnchored"}}
+        return {"jsonrpc": "2.0", "id": request["id"], "error": error}
+
+    liar.lies["ledger_submit"] = refused_afterwards
+    anchor = connect(service, to=liar).anchor_receipts(digest(70), 3)
+    assert anchor.block_number == service.replay.head
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [None, 7, [], {}, {"head": 3}, {"head": True, "entries": []}, {"head": 1, "entries": [5]}],

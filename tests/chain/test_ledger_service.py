@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_stage import ask, connect, create_task, entries, read, small_history
 
-from twopm_flower.chain import ledger_connector
+from twopm_flower.chain import ledger_account
 from twopm_flower.chain.backends import backend
 from twopm_flower.chain.base import RoundCall
 from twopm_flower.chain.ledger_service import LedgerService
@@ -87,7 +87,7 @@ def test_an_action_is_dead_after_its_last_entry(service, signer):
 
 
 def test_signed_bytes_that_expired_are_told_to_be_dead(service, monkeypatch):
-    monkeypatch.setattr(ledger_connector, "LIFETIME_ENTRIES", 5)
+    monkeypatch.setattr(ledger_account, "LIFETIME_ENTRIES", 5)
     stage, _nodes, task_id = small_history(service)
     signed = stage.connector.sign_call(RoundCall(task_id, 1, 1, digest(1), digest(2)))
     assert signed.expires_at == service.replay.head + 5

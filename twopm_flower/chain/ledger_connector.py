@@ -1,7 +1,5 @@
 """Writes to a ledger: each action is signed by one account and becomes one entry, or none."""
 
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -18,6 +16,7 @@ from twopm_flower.chain.calls import (
     SignedTransaction,
 )
 from twopm_flower.chain.facts import Attestation, Finalisation, Receipt, ReceiptAnchor, RoundRecord
+from twopm_flower.chain.ledger_account import LedgerAccount
 from twopm_flower.chain.ledger_actions import (
     Action,
     AnchorReceipts,
@@ -32,32 +31,20 @@ from twopm_flower.chain.ledger_actions import (
     RegisterNode,
     StartTask,
 )
-from twopm_flower.chain.ledger_reader import LedgerReader
-from twopm_flower.chain.ledger_records import Entry, SignedAction, sign_action
+from twopm_flower.chain.ledger_records import SignedAction
 from twopm_flower.chain.ledger_replay import EXPIRED
-from twopm_flower.chain.ledger_source import Source
 from twopm_flower.errors import (
     ChainError,
     ChainUnavailable,
     RecordConflict,
     RecordError,
     TransactionReverted,
-    WrongChain,
 )
-from twopm_flower.records.bundle import Deployment
-from twopm_flower.signer.base import Signer
 
-LIFETIME_ENTRIES = 1000
-"""How many more entries there may be before an action that was signed is dead."""
-
-MAX_SIGNATURES = 5
-"""How often an action is signed anew when it expires on its way."""
-
-_CLOCK_ERRORS = ("DeadlinePassed", EXPIRED)
 T = TypeVar("T")
 
 
-class LedgerConnector(LedgerReader):
+class LedgerConnector(LedgerAccount):
     """Reads a ledger and writes to it from one account.
 
     See :class:`~twopm_flower.chain.base.ChainConnector`. There are no fees and no nonces:
@@ -72,15 +59,6 @@ class LedgerConnector(LedgerReader):
     signer : Signer
         Signs for the account.
     """
-
-    def __init__(self, source: Source, deployment: Deployment, signer: Signer) -> None:
-        super().__init__(source, deployment)
-        self._signer = signer
-
-    @property
-    def account(self) -> str:
-        """The account that writes, and that coordinates the tasks it creates."""
-        return self._signer.address
 
     def register_node(self, node: str, sealing_key: str, deadline: int, signature: str) -> Receipt:
         """Relay a node's signed ``Registration``; a registered node gets another key."""
@@ -361,64 +339,6 @@ class LedgerConnector(LedgerReader):
             # Another process of ours may have been first.
             if self.already_done(call) is None:
                 raise
-
-    def _act(self, kind: type[Action], values: dict[str, Any]) -> Receipt:
-        for _ in range(MAX_SIGNATURES):
-            signed = self._sign(kind, values)
-            try:
-                entry = self._send(signed)
-            except TransactionReverted as error:
-                if error.error_name == EXPIRED:
-                    continue
-                raise
-            return Receipt(signed.action.digest, entry.number, gas_used=0, status=1)
-        raise ChainUnavailable(
-            f"the ledger grows faster than this account's actions reach it ({kind.__name__})",
-            hint="Try again, nearer to the ledger's service.",
-        )
-
-    def _sign(self, kind: type[Action], values: dict[str, Any]) -> SignedAction:
-        head = {
-            "author": self.account,
-            "salt": "0x" + secrets.token_hex(32),
-            "expires_at": self._current().head + LIFETIME_ENTRIES,
-        }
-        try:
-            action = kind.from_json(head | values)
-        except RecordError as error:
-            function = kind.model_fields["function"].default
-            raise ChainError(
-                f"{function} cannot be called with {values}: {error.message}"[:2000],
-                hint="One of the values does not fit.",
-            ) from error
-        return sign_action(action, self._signer, self._deployment)  # type: ignore[arg-type]  # one of AnyAction
-
-    def _send(self, signed: SignedAction) -> Entry:
-        try:
-            entry = self._source.submit(signed)
-        except TransactionReverted as error:
-            if error.error_name not in _CLOCK_ERRORS:
-                # The refusal is believed when our own rules agree.
-                self._decide(signed.action)
-                raise ChainUnavailable(
-                    f"{self._source.name} refuses what the rules allow: {error.message}",
-                    hint="Ask the ledger's operator.",
-                ) from error
-            raise
-        digest = signed.action.digest
-        replay = self._current()
-        if replay.numbers.get(digest) != entry.number or entry.signed.action.digest != digest:
-            raise WrongChain(
-                f"{self._source.name} says that action {digest} is entry {entry.number}, "
-                "and its entries do not show it",
-                hint="Ask the ledger's operator.",
-            )
-        return entry
-
-    def _decide(self, action: Action) -> None:
-        replay = self._current()
-        if action.digest not in replay.numbers:
-            replay.decide(action, max(int(time.time()), replay.times[replay.head]))
 
 
 def _encode(call: Call) -> tuple[type[Action], dict[str, Any]]:

@@ -18,9 +18,9 @@ from twopm_flower.chain.facts import (
     RoundRecord,
     TaskState,
 )
+from twopm_flower.chain.ledger_checks import unknown_task
 from twopm_flower.chain.ledger_records import Entry
 from twopm_flower.chain.ledger_replay import Replay
-from twopm_flower.chain.ledger_rules import unknown_task
 from twopm_flower.chain.ledger_source import Source
 from twopm_flower.chain.ledger_state import TaskRecord
 from twopm_flower.errors import ChainUnavailable, WrongChain

@@ -176,12 +176,12 @@ class ServiceSource:
             raise self._unusable("it is not JSON") from error
         if not isinstance(answer, dict):
             raise self._unusable("it is no JSON-RPC")
-        error = answer.get("error")
-        if error is None:
+        refusal = answer.get("error")
+        if refusal is None:
             return answer.get("result")
-        code, message = _error(error)
+        code, message = _error(refusal)
         if code == REVERTED:
-            data = error.get("data")
+            data = refusal.get("data")
             name = data.get("error") if isinstance(data, dict) else None
             raise TransactionReverted(message, error_name=name if isinstance(name, str) else None)
         if code == LIMIT_EXCEEDED:

@@ -63,7 +63,7 @@ setup() {
         "$python" -m venv "$venv" ||
             fail "the virtual environment could not be made; on Debian and Ubuntu: apt install python3-venv"
     fi
-    if installed "$extras" || { [ -z "$extras" ] && installed test,lint; }; then
+    if installed "$extras" || { [ "$extras" != test,lint ] && installed test,lint; }; then
         return
     fi
     if ! "$venv/bin/python" -c 'import importlib.metadata as m, sys
@@ -106,7 +106,10 @@ setup)
     setup "${2:-}"
     ;;
 *)
-    setup ""
+    case " $* " in
+    *" --chain solana "* | *" --chain=solana "*) setup solana ;;
+    *) setup "" ;;
+    esac
     exec "$venv/bin/twopm" demo "$@"
     ;;
 esac

@@ -11,9 +11,10 @@ from solana_stage import (
 )
 from solders.hash import Hash
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 
-from twopm_flower.chain import solana_account, solana_rpc
+from twopm_flower.chain import solana_account, solana_history, solana_rpc
 from twopm_flower.chain.solana import SolanaReader, deploy
 from twopm_flower.chain.solana_identity import Accounts, deployment_at
 from twopm_flower.chain.solana_program import PROGRAM_ID
@@ -264,6 +265,36 @@ def test_a_false_head_in_the_last_record_is_noticed(chain, stage, nodes):
     lying = Lying(chain.local.rpc, "getTransaction", other_head)
     with pytest.raises(WrongChain, match="head"):
         SolanaReader([lying], chain.deployment).round_records(task_id)
+
+
+def new_signature():
+    return str(Signature(secrets.token_bytes(64)))
+
+
+def test_a_list_without_an_end_is_left(chain, told, monkeypatch):
+    first = chain.ask("getSignaturesForAddress", str(AT.task(told)), {"limit": 3})
+    first = [{**each, "slot": first[0]["slot"]} for each in first]
+    monkeypatch.setattr(solana_history, "PAGE", 3)
+    monkeypatch.setattr(solana_history.SolanaHistory, "_read", lambda *_: None)
+    again = Lying(chain.local.rpc, "getSignaturesForAddress", lambda *_: first)
+    with pytest.raises(WrongChain, match="twice"):
+        SolanaReader([again], chain.deployment).events(0, 10**6)
+    invented = Lying(
+        chain.local.rpc,
+        "getSignaturesForAddress",
+        lambda *_: [{**each, "signature": new_signature()} for each in first],
+    )
+    monkeypatch.setattr(solana_history, "MAX_LISTED", 10)
+    with pytest.raises(WrongChain, match="more than 10"):
+        SolanaReader([invented], chain.deployment).events(0, 10**6)
+
+
+def test_history_is_read_page_by_page(chain, told, monkeypatch):
+    whole = SolanaReader([chain.local.rpc], chain.deployment)
+    monkeypatch.setattr(solana_history, "PAGE", 2)
+    paged = SolanaReader([chain.local.rpc], chain.deployment)
+    assert paged.events(0, 10**6) == whole.events(0, 10**6)
+    assert paged.round_records(told) == whole.round_records(told)
 
 
 def test_events_in_another_order_are_noticed(chain, told):

@@ -20,6 +20,7 @@ COMMITMENT = "confirmed"
 
 PAGE = 1000
 MAX_CACHED = 10_000
+MAX_LISTED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class SolanaHistory:
     def _listed(self, account: Pubkey, first_slot: int) -> Iterator[_Listed]:
         before: str | None = None
         last = 2**63
-        while True:
+        seen: set[str] = set()
+        while len(seen) < MAX_LISTED:
             options: dict[str, Any] = {"limit": PAGE, "commitment": COMMITMENT}
             if before is not None:
                 options["before"] = before
@@ -146,13 +148,17 @@ class SolanaHistory:
             for listed in page:
                 if listed.slot > last:
                     raise self._rpc.unusable("getSignaturesForAddress", "slots out of order")
+                if listed.signature in seen:
+                    raise self._rpc.unusable("getSignaturesForAddress", "one of them twice")
                 last = listed.slot
+                seen.add(listed.signature)
                 if listed.slot < first_slot:
                     return
                 yield listed
             if len(page) < PAGE:
                 return
             before = page[-1].signature
+        raise self._rpc.unusable("getSignaturesForAddress", f"more than {MAX_LISTED} of them")
 
     def _read(self, listed: _Listed) -> Happened:
         known = self._final.get(listed.signature)

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 from contract_calls import (
-    CONTRACTS,
     ZERO,
     Contracts,
     departure,
@@ -24,7 +23,7 @@ from contract_calls import (
     word,
 )
 
-from twopm_flower.chain.contracts import load_contract
+from twopm_flower.chain.contracts import CONTRACTS, load_contract
 from twopm_flower.chain.devnet import Devnet
 
 SNAPSHOT = Path(__file__).parents[2] / "contracts" / "gas.json"

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from contract_calls import CONTRACTS, Contracts
+from contract_calls import Contracts
 from gas_measurement import SNAPSHOT, measure
 
-from twopm_flower.chain.contracts import load_contract
+from twopm_flower.chain.contracts import CONTRACTS, load_contract
 from twopm_flower.chain.devnet import Devnet
 
 MOST_CODE = 24_576  # EIP-170

@@ -1,5 +1,8 @@
+import json
+import sqlite3
 import threading
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import asdict, replace
 
 import pytest
 from chain_stage import Stage, digest
@@ -13,6 +16,8 @@ from twopm_flower.errors import (
     ChainError,
     ChainUnavailable,
     RecordConflict,
+    SignerRefused,
+    SignerUnavailable,
     TransactionReverted,
 )
 
@@ -230,7 +235,10 @@ def test_one_process_at_a_time_delivers(path, stage, nodes):
     second.close()
 
 
-def test_records_wait_out_an_outage_of_the_chain(tmp_path, path):
+@pytest.mark.parametrize(
+    "outage_s", [pytest.param(0.3, id="short"), pytest.param(60, id="60", marks=pytest.mark.full)]
+)
+def test_records_wait_out_an_outage_of_the_chain(tmp_path, path, outage_s):
     process = DevnetProcess(tmp_path / "chain").start()
     deployment = deploy(process.url, process.signer)
     connector = EvmConnector(process.url, deployment, process.signer, request_timeout_s=5)
@@ -243,7 +251,7 @@ def test_records_wait_out_an_outage_of_the_chain(tmp_path, path):
         process.kill()
         worker.enqueue(calls(task_id)[1])
         with pytest.raises(ChainUnavailable, match="1 entries"):
-            worker.flush(timeout_s=0.3)
+            worker.flush(timeout_s=outage_s)
         assert worker.unrecorded() == 1
         with DevnetProcess(tmp_path / "chain", port=process.port):
             worker.flush(timeout_s=60)
@@ -300,4 +308,105 @@ def test_stopping_does_not_wait_for_a_chain_that_is_gone(path, deployment, devne
     with pytest.raises(ChainUnavailable):
         worker.flush(timeout_s=0.1)
     worker.stop()
+    outbox.close()
+
+
+FIRST_FORMAT = """
+CREATE TABLE entries (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL, task_id TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    payload TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued',
+    raw BLOB, transaction_hash TEXT, problem TEXT,
+    UNIQUE (kind, task_id, round, attempt)
+);
+"""
+
+
+def test_an_outbox_of_the_first_format_is_delivered_with_its_own_bytes(path, stage, nodes):
+    task_id = stage.running_task(nodes)
+    mined, sent, queued = calls(task_id, 2) + calls(digest(9), 1)
+    record = stage.connector.record_round(task_id, 1, 1, mined.manifest_digest, mined.updates_root)
+    signed = stage.connector.sign_call(sent)
+    rows = [
+        (mined, "mined", None, record.transaction_hash),
+        (sent, "broadcast", signed.raw, signed.transaction_hash),
+        (queued, "queued", None, None),
+    ]
+    with closing(sqlite3.connect(path)) as first:
+        first.executescript(FIRST_FORMAT)
+        for call, state, raw, transaction_hash in rows:
+            first.execute(
+                "INSERT INTO entries (kind, task_id, round, attempt, payload, state, raw,"
+                " transaction_hash) VALUES ('round', ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    call.task_id,
+                    call.round,
+                    call.attempt,
+                    json.dumps(asdict(call), sort_keys=True),
+                    state,
+                    raw,
+                    transaction_hash,
+                ),
+            )
+        first.commit()
+    outbox = Outbox(path)
+    assert [entry.call for entry in outbox.entries()] == [mined, sent, queued]
+    assert [entry.call for entry in outbox.pending()] == [sent, queued]
+    with pytest.raises(TransactionReverted, match="UnknownTask"):
+        outbox.deliver(stage.connector)
+    outbox.deliver(stage.connector)
+    assert recorded(stage, task_id) == [mined, sent]
+    assert stage.connector.round_records(task_id)[1].transaction_hash == signed.transaction_hash
+    outbox.close()
+
+
+def test_an_outbox_of_a_later_version_is_refused(path):
+    Outbox(path).close()
+    with closing(sqlite3.connect(path)) as later:
+        later.execute("PRAGMA user_version = 99")
+    with pytest.raises(ChainError, match="later version"):
+        Outbox(path)
+
+
+def test_the_worker_looks_at_what_is_not_final_until_it_is(stage, nodes, path):
+    task_id = stage.running_task(nodes)
+    final = threading.Event()
+
+    class NotYetFinal(Cut):
+        def inclusion(self, transaction_hash):
+            found = stage.connector.inclusion(transaction_hash)
+            return None if found is None else replace(found, final=not self.cut)
+
+    line = NotYetFinal(stage.connector, "none", after=False)
+    outbox = Outbox(path, observe=lambda step, _: step == "final" and final.set())
+    with OutboxWorker(outbox, line, settle_pause_s=0.05) as worker:
+        worker.enqueue(calls(task_id)[0])
+        worker.flush(timeout_s=30)
+        assert [entry.state for entry in outbox.settling()] == ["confirmed"]
+        assert not final.is_set()
+        line.cut = False
+        assert final.wait(30)
+    assert outbox.settling() == ()
+    outbox.close()
+
+
+def test_a_signer_that_is_away_is_waited_for_and_one_that_refuses_is_an_alarm(stage, nodes, path):
+    task_id = stage.running_task(nodes)
+    answers = [SignerUnavailable("away"), SignerRefused("too dear")]
+
+    class Signing(Cut):
+        def sign_call(self, call, **settings):
+            if answers:
+                raise answers.pop(0)
+            return stage.connector.sign_call(call, **settings)
+
+    outbox = Outbox(path)
+    line = Signing(stage.connector, "none", after=False)
+    with OutboxWorker(outbox, line, first_pause_s=0.01) as worker:
+        worker.enqueue(calls(task_id)[0])
+        with pytest.raises(SignerRefused):
+            worker.flush(timeout_s=30)
+        assert isinstance(worker.alarm, SignerRefused)
+    assert outbox.deliver(stage.connector) in {0, 1}
+    assert recorded(stage, task_id) == calls(task_id)[:1]
     outbox.close()

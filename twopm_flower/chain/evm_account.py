@@ -5,7 +5,6 @@ import threading
 import time
 from typing import Any
 
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
@@ -15,8 +14,9 @@ from web3.types import TxParams, TxReceipt
 from twopm_flower.chain.base import Inclusion, Receipt, SignedTransaction
 from twopm_flower.chain.contracts import explain_revert
 from twopm_flower.chain.evm_rpc import EvmRpc, hash_argument, hex32, rpc_message
-from twopm_flower.errors import ChainError, ChainUnavailable, WrongChain
+from twopm_flower.errors import ChainError, ChainUnavailable, RecordError, WrongChain
 from twopm_flower.signer.base import Signer
+from twopm_flower.signer.transaction import decode_signed
 
 RECEIPT_TIMEOUT_S = 120.0
 GAS_MARGIN = 1.2
@@ -283,7 +283,7 @@ class EvmAccount:
         if to is not None:
             fields["to"] = to
         if replacing is not None:
-            for fee, before in _fees(replacing).items():
+            for fee, before in _fees(replacing.raw).items():
                 # Nodes replace a transaction only for an eighth more, on both fees.
                 fields[fee] = max(fields[fee], -(-9 * before // 8))
         raw = self._signer.sign_transaction(fields)
@@ -291,7 +291,8 @@ class EvmAccount:
             raw=raw,
             transaction_hash="0x" + keccak(raw).hex(),
             nonce=fields["nonce"],
-            fee=fields["maxFeePerGas"],
+            # A signer that was asked for this before may have signed it for other fees.
+            fee=_fees(raw)["maxFeePerGas"],
         )
 
     def _broadcast(self, transaction: SignedTransaction) -> bool:
@@ -330,15 +331,15 @@ class EvmAccount:
         raise explain_revert(b"", f"transaction {transaction_hash}")
 
 
-def _fees(transaction: SignedTransaction) -> dict[str, int]:
+def _fees(raw: bytes) -> dict[str, int]:
     try:
-        signed = TypedTransaction.from_bytes(HexBytes(transaction.raw)).as_dict()
-        return {fee: int(signed[fee]) for fee in ("maxFeePerGas", "maxPriorityFeePerGas")}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ChainError(
-            f"{transaction.transaction_hash} cannot be outbid: {error}",
-            hint="Only a transaction of type 2 (EIP-1559) can be replaced.",
-        ) from error
+        signed, _ = decode_signed(raw)
+    except RecordError as error:
+        raise ChainError(f"a signed transaction cannot be read: {error.message}") from error
+    return {
+        "maxFeePerGas": signed.max_fee_per_gas,
+        "maxPriorityFeePerGas": signed.max_priority_fee_per_gas,
+    }
 
 
 def to_receipt(receipt: TxReceipt) -> Receipt:

@@ -244,6 +244,9 @@ class Passage:
             if gap in held:
                 continue
             earlier = self.store.bytes_for(gap)
+            # An isolated signer gives a nonce to one call only, and that call does no harm.
+            if earlier is not None and self.connector.broadcast(earlier):
+                continue
             filler = self.connector.sign_filler(gap, replacing=earlier)
             self.store.signed_filler(filler)
             _log.warning("nonce %d was lost, %s uses it up", gap, filler.transaction_hash)

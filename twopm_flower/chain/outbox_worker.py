@@ -9,7 +9,7 @@ from typing import Self
 
 from twopm_flower.chain.base import Call, Delivering
 from twopm_flower.chain.outbox import Outbox
-from twopm_flower.errors import ChainError, ChainUnavailable
+from twopm_flower.errors import ChainError, ChainUnavailable, SignerError, SignerUnavailable
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -58,12 +58,12 @@ class OutboxWorker:
         self._wanted = True
         self._hurried = False
         self._pause_s = 0.0
-        self._alarm: ChainError | sqlite3.Error | None = None
-        self._trouble: ChainUnavailable | None = None
+        self._alarm: ChainError | SignerError | sqlite3.Error | None = None
+        self._trouble: ChainUnavailable | SignerUnavailable | None = None
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     @property
-    def alarm(self) -> ChainError | sqlite3.Error | None:
+    def alarm(self) -> ChainError | SignerError | sqlite3.Error | None:
         """The first error that trying again does not mend, or None."""
         return self._alarm
 
@@ -103,8 +103,8 @@ class OutboxWorker:
         ------
         ChainUnavailable
             Not everything was delivered in time; it stays in the outbox.
-        ChainError, sqlite3.Error
-            An entry failed for good, or the outbox cannot be read.
+        ChainError, SignerError, sqlite3.Error
+            An entry failed for good, the signer refuses, or the outbox cannot be read.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -132,11 +132,11 @@ class OutboxWorker:
         while self._wait_for_work():
             try:
                 self._outbox.deliver(self._connector)
-            except ChainUnavailable as error:
+            except (ChainUnavailable, SignerUnavailable) as error:
                 self._trouble, self._wanted = error, True
                 self._pause_longer()
                 _log.warning("no delivery, next attempt in %g s: %s", self._pause_s, error)
-            except (ChainError, sqlite3.Error) as error:
+            except (ChainError, SignerError, sqlite3.Error) as error:
                 # Tasks other than the failed one go on; the first alarm is the one that counts.
                 self._alarm, self._wanted = self._alarm or error, True
                 self._pause_longer()

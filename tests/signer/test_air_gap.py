@@ -7,16 +7,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from signer_stage import Key
+from signer_stage import Key, Serving
 
 from twopm_flower.chain.devnet import DevnetProcess
-from twopm_flower.chain.evm import EvmReader, deploy
+from twopm_flower.chain.evm import EvmConnector, EvmReader, deploy
 from twopm_flower.cli import run
+from twopm_flower.config import SignerSettings
 from twopm_flower.node.chain_file import chain_toml, make_chain_settings
 from twopm_flower.records.bundle import JoinRequest
 from twopm_flower.records.digest import tagged_digest
 from twopm_flower.signer.carried import SigningRequest
 from twopm_flower.signer.keystore import LocalSigner
+from twopm_flower.signer.opening import open_signer
 
 TERMS = "0x" + "77" * 32
 SEALING = "0x" + "22" * 32
@@ -30,6 +32,7 @@ def forbid(event, arguments):
         raise RuntimeError(f"{event} without a network")
 sys.addaudithook(forbid)
 from twopm_flower.cli import run
+from twopm_flower.config import SignerSettings
 status = run(sys.argv[1:])
 speaking = {"web3", "requests", "urllib3", "aiohttp", "http.client", "flwr", "torch", "grpc"}
 print(sorted(speaking & set(sys.modules)), file=sys.stderr)
@@ -248,3 +251,27 @@ def test_what_cannot_be_prepared_is_told_with_what_to_do(stage, say, what, reaso
     account = stage[0].signer.address
     error = say("prepare", *what, "--from", account, "--chain", "chain.toml", status=1)
     assert reason in " ".join(error.split())
+
+
+def test_a_coordinator_acts_through_a_signer_that_alone_holds_the_key(stage, tmp_path):
+    chain, reader = stage
+    key = Key(tmp_path / "unused.key")
+    key.path = Path("chain/account.key").absolute()
+    serving = Serving(tmp_path, key, Path("coordinator.toml").read_text())
+    try:
+        settings = SignerSettings(url=serving.told["url"], account=chain.signer.address)
+        signer = open_signer(settings, tmp_path)
+        connector = EvmConnector(chain.url, reader.deployment(), signer)
+        task_id, _ = connector.create_task(
+            TERMS, rounds=2, min_contributors=2, quorum=2, max_samples=10
+        )
+        assert reader.task(task_id).coordinator == chain.signer.address
+        connector.cancel_task(task_id, "enough")
+        assert reader.task(task_id).state == "cancelled"
+        lost = connector.sign_filler(connector.next_nonce())
+        dearer = connector.sign_filler(lost.nonce, replacing=lost)
+        assert connector.broadcast(dearer)
+        assert connector.wait(dearer.transaction_hash).status == 1
+        assert "cancel(taskId=0x" in serving.said
+    finally:
+        serving.stop()

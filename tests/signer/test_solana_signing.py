@@ -14,7 +14,9 @@ from signer_stage import Key, Serving
 from twopm_flower.config import SignerSettings
 from twopm_flower.errors import ConfigError, RecordError, SignerMismatch, SignerRefused
 from twopm_flower.signer.ed25519 import LocalSolanaSigner, create_solana_key_file, is_signature
+from twopm_flower.signer.judge import Judge
 from twopm_flower.signer.opening import open_signer
+from twopm_flower.signer.policy import parse_policy
 from twopm_flower.signer.remote import RemoteSolanaSigner
 from twopm_flower.signer.solana_message import base58, from_base58, parse_message
 
@@ -117,6 +119,14 @@ def test_another_solana_message_is_refused(solana, attempt):
         local.public_key, PROGRAM, b"\x07" + os.urandom(4), more=[compute_price(5000)]
     )
     assert is_signature(local.public_key, allowed, there.sign_solana_message(allowed))
+
+
+def test_a_policy_for_another_account_does_not_let_this_key_sign(solana):
+    _, local = solana
+    policy = parse_policy(solana_policy(b"\x31" * 32), source="a test")
+    message = parse_message(solana_message(local.public_key, PROGRAM, b"\x07"))
+    with pytest.raises(SignerRefused, match="the policy is for the fee payer"):
+        Judge(policy, base58(local.public_key)).solana(message)
 
 
 def test_a_solana_signature_over_something_else_is_an_alarm(solana):

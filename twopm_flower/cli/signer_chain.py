@@ -1,5 +1,6 @@
 """What ``twopm signer prepare`` and ``submit`` do with a chain."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from twopm_flower.signer.transaction import Transaction
 from twopm_flower.signer.typed import TypedData
 
 
+class _NotedError(Exception):
+    """What is to be signed is known; there is nobody here to sign it."""
+
+
 class _Elsewhere:
     """Stands for an account whose key is elsewhere: notes what it would have to sign."""
 
@@ -37,7 +42,7 @@ class _Elsewhere:
 
     def sign_transaction(self, fields: Any) -> bytes:
         self.fields = dict(fields)
-        return b""
+        raise _NotedError
 
     def sign_typed_data(self, *_: Any) -> bytes:
         raise NotImplementedError
@@ -57,7 +62,8 @@ def call_on_chain(
     """
     signer = _Elsewhere(account)
     sender = _account(chain, signer)
-    sender.sign(name, "0x" + data.hex(), contract, nonce=nonce)
+    with suppress(_NotedError):
+        sender.sign(name, "0x" + data.hex(), contract, nonce=nonce)
     return Transaction.from_fields(signer.fields)
 
 
@@ -204,7 +210,8 @@ def _rpc(chain: ChainSettings) -> EvmRpc:
             f"transactions of the chain family {chain.family!r} are not signed offline",
             hint="Statements are, on every chain; and 'twopm signer serve' signs for every chain.",
         )
-    return EvmRpc(chain.rpc_url, timeout_s=chain.timeout_s)
+    endpoints = (chain.rpc_url, *chain.fallback_rpc_urls)
+    return EvmRpc(endpoints, timeout_s=chain.timeout_s, pinned=deployment_of(chain))
 
 
 def _account(chain: ChainSettings, signer: _Elsewhere) -> EvmAccount:

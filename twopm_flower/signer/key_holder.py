@@ -1,15 +1,11 @@
 """Who holds the key of a signing service, and signs the digests that its policy allowed."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from eth_typing import Hash32
 
-from twopm_flower.errors import ConfigError
-from twopm_flower.signer.keystore import read_key
+from twopm_flower.signer.keystore import open_account, read_key
 
 
 class KeyHolder(Protocol):
@@ -51,13 +47,7 @@ class LocalKeyHolder:
     """
 
     def __init__(self, key: bytes) -> None:
-        account: LocalAccount | None = None
-        # eth-keys' messages may quote the key, so none of them travels on with our own error.
-        with suppress(Exception):
-            account = Account.from_key(key)
-        if account is None:
-            raise ConfigError("the key is not a secp256k1 private key of 32 bytes")
-        self._account = account
+        self._account = open_account(key)
 
     @classmethod
     def from_file(cls, path: Path, *, password_file: Path | None = None) -> "LocalKeyHolder":

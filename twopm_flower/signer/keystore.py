@@ -34,13 +34,7 @@ class LocalSigner:
     """
 
     def __init__(self, key: bytes) -> None:
-        account: LocalAccount | None = None
-        # eth-keys' messages may quote the key, so none of them travels on with our own error.
-        with suppress(Exception):
-            account = Account.from_key(key)
-        if account is None:
-            raise ConfigError("the key is not a secp256k1 private key of 32 bytes")
-        self._account = account
+        self._account = open_account(key)
 
     @classmethod
     def from_file(cls, path: Path, *, password_file: Path | None = None) -> Self:
@@ -100,6 +94,23 @@ class LocalSigner:
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("a signer is not serialised: its key stays where it is")
+
+
+def open_account(key: bytes) -> LocalAccount:
+    """Return eth-account's form of a key.
+
+    Raises
+    ------
+    ConfigError
+        Not a private key.
+    """
+    account: LocalAccount | None = None
+    # eth-keys' messages may quote the key, so none of them travels on with our own error.
+    with suppress(Exception):
+        account = Account.from_key(key)
+    if account is None:
+        raise ConfigError("the key is not a secp256k1 private key of 32 bytes")
+    return account
 
 
 def read_key(path: Path, *, password_file: Path | None = None) -> bytes:

@@ -14,7 +14,6 @@ from twopm_flower.signer.service import SigningService
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024
-MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 PARSE_ERROR, NO_REQUEST, BROKEN = -32700, -32600, -32603
 # "Transaction rejected" of EIP-1474
 REFUSED: Final = -32003

@@ -1,6 +1,7 @@
 """Opens a local chain of any kind: of each backend that is registered, and anvil."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -94,7 +95,8 @@ class Anvil:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = 0
-        self.chain_id = 31337
+        # Two that are started in the same second have the same first block.
+        self.chain_id = 2**31 + secrets.randbits(20)
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "account.key").write_text(ANVIL_KEY)
         (folder / "account.key").chmod(0o600)
@@ -137,7 +139,7 @@ class Anvil:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
         self._process = subprocess.Popen(
-            [anvil, "--port", str(self.port), "--silent"],
+            [anvil, "--port", str(self.port), "--chain-id", str(self.chain_id), "--silent"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

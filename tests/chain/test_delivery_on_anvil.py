@@ -97,6 +97,32 @@ def test_no_bid_is_more_than_five_times_the_first(url, anvil, task_of, tmp_path)
     assert len(anvil.connector.round_records(task_id)) == 1
 
 
+def test_dearer_blocks_do_not_lift_the_limit_until_somebody_says_so(url, anvil, task_of, tmp_path):
+    task_id = task_of()
+    watched = Watched(tmp_path / "o.sqlite")
+    watched.outbox.enqueue(first_round(task_id))
+    with no_blocks(url):
+        with pytest.raises(ChainUnavailable):
+            watched.outbox.deliver(anvil.connector, receipt_timeout_s=0)
+        [entry] = watched.outbox.pending()
+        limit = MAX_FEE_FACTOR * entry.attempts[0].transaction.fee
+        # A block whose base fee is above the limit cannot hold what was sent.
+        rpc(url, "anvil_setNextBlockBaseFeePerGas", hex(20 * limit))
+        rpc(url, "evm_mine")
+        for _ in range(3):
+            with pytest.raises(ChainUnavailable, match="5 times"):
+                watched.outbox.deliver(anvil.connector, receipt_timeout_s=0)
+        [entry] = watched.outbox.pending()
+        assert all(attempt.transaction.fee <= limit for attempt in entry.attempts)
+    watched.outbox.retry_failed()
+    assert watched.outbox.deliver(anvil.connector, receipt_timeout_s=30) == 1
+    [entry] = watched.outbox.entries()
+    assert entry.attempts[-1].transaction.fee > limit
+    assert len(anvil.connector.round_records(task_id)) == 1
+    rpc(url, "anvil_setNextBlockBaseFeePerGas", hex(10**9))
+    rpc(url, "evm_mine")
+
+
 def test_what_the_pool_lost_is_sent_again_with_the_same_bytes(url, anvil, task_of, tmp_path):
     calls = [first_round(task_of()) for _ in range(2)]
     outbox = Outbox(tmp_path / "o.sqlite")

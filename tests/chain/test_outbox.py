@@ -11,6 +11,7 @@ from twopm_flower.chain.base import FinaliseCall, RoundCall
 from twopm_flower.chain.devnet import DevnetProcess
 from twopm_flower.chain.evm import EvmConnector, deploy
 from twopm_flower.chain.outbox import Outbox
+from twopm_flower.chain.outbox_store import OutboxStore
 from twopm_flower.chain.outbox_worker import OutboxWorker
 from twopm_flower.errors import (
     ChainError,
@@ -410,3 +411,13 @@ def test_a_signer_that_is_away_is_waited_for_and_one_that_refuses_is_an_alarm(st
     assert outbox.deliver(stage.connector) in {0, 1}
     assert recorded(stage, task_id) == calls(task_id)[:1]
     outbox.close()
+
+
+def test_no_two_entries_that_wait_hold_one_nonce(path):
+    store = OutboxStore(path)
+    first, second = (store.add(call)[0] for call in calls(digest(1)))
+    assert [store.reserve(number, 5) for number in (first, second)] == [5, 6]
+    assert store.reserve(first, 5) == 5
+    store.release(first)
+    assert store.reserve(second, 5) == 5
+    store.close()

@@ -185,12 +185,13 @@ class Passage:
 
     def _outbid(self, entry: Entry, transaction: SignedTransaction) -> bool:
         """Sign the same call for more; False when that would be more than the limit."""
-        limit = MAX_FEE_FACTOR * (entry.first_fee or transaction.fee)
-        if transaction.fee * _BUMP_NUMERATOR > limit * _BUMP_DENOMINATOR:
+        # Without a first fee somebody let the entry bid anew: what it costs now is the first.
+        limit = None if entry.first_fee is None else MAX_FEE_FACTOR * entry.first_fee
+        if limit is not None and transaction.fee * _BUMP_NUMERATOR > limit * _BUMP_DENOMINATOR:
             return False
         nonce = transaction.nonce
         dearer = self.connector.sign_call(entry.call, nonce=nonce, replacing=transaction)
-        if dearer.fee > limit:
+        if limit is not None and dearer.fee > limit:
             return False
         self._keep(entry.number, dearer)
         return True

@@ -124,6 +124,40 @@ class SolanaAccount:
             hint="Try again: nothing is done twice. The cluster may be congested.",
         )
 
+    def units_of(self, what: str, instructions: Sequence[Instruction]) -> int:
+        """Simulate a transaction and return how many compute units to allow it.
+
+        Raises
+        ------
+        TransactionReverted
+            It would fail.
+        """
+        message = self._message(instructions, Hash.default(), MAX_UNITS, 0)
+        unsigned = VersionedTransaction.populate(message, [Signature.default()])
+        raw = bytes(unsigned)
+        if len(raw) > MAX_TRANSACTION_BYTES:
+            raise ChainError(
+                f"{what} takes {len(raw)} bytes, and a transaction {MAX_TRANSACTION_BYTES}",
+                hint="Give shorter values.",
+            )
+        options = {
+            "encoding": "base64",
+            "commitment": COMMITMENT,
+            "sigVerify": False,
+            "replaceRecentBlockhash": True,
+        }
+        answer = self._rpc.ask("simulateTransaction", base64.b64encode(raw).decode(), options)
+        try:
+            outcome = answer["value"]
+            error, logs, units = outcome["err"], outcome["logs"] or [], outcome["unitsConsumed"]
+        except (TypeError, LookupError) as failure:
+            raise self._rpc.unusable("simulateTransaction", failure) from failure
+        if error is not None:
+            raise explain_failure(error, what, logs)
+        if not isinstance(units, int) or not 0 <= units <= MAX_UNITS:
+            raise self._rpc.unusable("simulateTransaction", f"{str(units)[:40]} compute units")
+        return min(MAX_UNITS, int(units * UNITS_MARGIN))
+
     def sign(
         self,
         what: str,
@@ -148,7 +182,7 @@ class SolanaAccount:
             It does not fit a transaction, would cost too much, or the signer answers what is
             no signature.
         """
-        units = self._simulated_units(what, instructions)
+        units = self.units_of(what, instructions)
         price = self._price(instructions)
         if replacing is not None:
             price = max(price, replacing.fee * BUMP_PERCENT // 100 + 1)
@@ -285,33 +319,6 @@ class SolanaAccount:
             return hash_of(str(value["blockhash"])), int(value["lastValidBlockHeight"])
         except (TypeError, LookupError, ValueError) as error:
             raise self._rpc.unusable("getLatestBlockhash", error) from error
-
-    def _simulated_units(self, what: str, instructions: Sequence[Instruction]) -> int:
-        message = self._message(instructions, Hash.default(), MAX_UNITS, 0)
-        unsigned = VersionedTransaction.populate(message, [Signature.default()])
-        raw = bytes(unsigned)
-        if len(raw) > MAX_TRANSACTION_BYTES:
-            raise ChainError(
-                f"{what} takes {len(raw)} bytes, and a transaction {MAX_TRANSACTION_BYTES}",
-                hint="Give shorter values.",
-            )
-        options = {
-            "encoding": "base64",
-            "commitment": COMMITMENT,
-            "sigVerify": False,
-            "replaceRecentBlockhash": True,
-        }
-        answer = self._rpc.ask("simulateTransaction", base64.b64encode(raw).decode(), options)
-        try:
-            outcome = answer["value"]
-            error, logs, units = outcome["err"], outcome["logs"] or [], outcome["unitsConsumed"]
-        except (TypeError, LookupError) as failure:
-            raise self._rpc.unusable("simulateTransaction", failure) from failure
-        if error is not None:
-            raise explain_failure(error, what, logs)
-        if not isinstance(units, int) or not 0 <= units <= MAX_UNITS:
-            raise self._rpc.unusable("simulateTransaction", f"{str(units)[:40]} compute units")
-        return min(MAX_UNITS, int(units * UNITS_MARGIN))
 
     def _price(self, instructions: Sequence[Instruction]) -> int:
         written = {

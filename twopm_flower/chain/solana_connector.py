@@ -42,6 +42,7 @@ from twopm_flower.records.bundle import Deployment
 from twopm_flower.signer.ed25519 import SolanaSigner
 
 TASK_ATTEMPTS = 5
+MAX_REASON_BYTES = 256
 
 T = TypeVar("T")
 
@@ -193,6 +194,10 @@ class SolanaConnector(SolanaReader):
 
     def cancel_task(self, task_id: str, reason: str) -> Receipt:
         """End a task without a model; `reason` has at most 256 bytes."""
+        self._require_checked()
+        if len(reason.encode()) > MAX_REASON_BYTES:
+            # Whatever else is wrong comes first, as in a contract.
+            self._sender.units_of("cancel", [self._write.cancel(task_id, "")])
         return self._transact("cancel", self._write.cancel(task_id, reason))
 
     def record_round(

@@ -13,6 +13,16 @@ from twopm_flower.chain.base import FinalRound
 from twopm_flower.errors import ChainError, RecordConflict, TransactionReverted
 
 NODES, TASKS = 3, 2
+
+# Where several rules refuse at once, these chains name the same one first.
+IN_THE_CONTRACTS_ORDER = {"evm", "anvil", "ledger", "paper"}
+REASONS = {
+    *("AlreadyAnchored", "AlreadyMember", "BadTerms", "EmptyBatch", "HeadMismatch"),
+    *("NotCoordinator", "NotMember", "NotRegistered", "OutOfOrder", "QuorumMissed"),
+    *("RoundsMissing", "SamplesOutOfRange", "SealingKeyMismatch", "SignersNotIncreasing"),
+    *("TooFewMembers", "TooManyRounds", "UnknownTask", "WrongSigner", "WrongState"),
+    *("WrongVersion", "ZeroDigest", "ZeroSamples", "ZeroSealingKey"),
+}
 node = st.integers(0, NODES - 1)
 task = st.integers(0, TASKS)
 caller = st.sampled_from(["owner"] * 7 + ["stranger"])
@@ -169,11 +179,14 @@ def reference(tmp_path_factory):
         yield [Stage(chain.connector(account)) for account in accounts]
 
 
-def compare(stage, stranger, reference, tried):
+def compare(name, stage, stranger, reference, tried):
     world, expected = World(stage, stranger), World(*reference)
     assert world.sight() == expected.sight()
     for action in tried:
-        assert (action, world.do(action)) == (action, expected.do(action))
+        outcomes = world.do(action), expected.do(action)
+        if name not in IN_THE_CONTRACTS_ORDER:
+            outcomes = tuple("refused" if one in REASONS else one for one in outcomes)
+        assert (action, outcomes[0]) == (action, outcomes[1])
     assert world.sight() == expected.sight()
 
 
@@ -187,12 +200,16 @@ def searched(examples):
 
 @searched(2)
 @given(tried=sequences(30))
-def test_some_actions_have_the_same_outcome_as_by_the_rules(stage, stranger, reference, tried):
-    compare(stage, stranger, reference, tried)
+def test_some_actions_have_the_same_outcome_as_by_the_rules(
+    name, stage, stranger, reference, tried
+):
+    compare(name, stage, stranger, reference, tried)
 
 
 @pytest.mark.full
 @searched(100)
 @given(tried=sequences(50))
-def test_many_actions_have_the_same_outcome_as_by_the_rules(stage, stranger, reference, tried):
-    compare(stage, stranger, reference, tried)
+def test_many_actions_have_the_same_outcome_as_by_the_rules(
+    name, stage, stranger, reference, tried
+):
+    compare(name, stage, stranger, reference, tried)

@@ -17,7 +17,12 @@ from chain_stage import Stage  # noqa: E402
 from local_chains import names, open_chain  # noqa: E402
 
 
-@pytest.fixture(scope="session", params=names())
+def chosen(name):
+    """The EVM's backend is tested in every run, and on anvil where everything is."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name == "anvil" else [])
+
+
+@pytest.fixture(scope="session", params=[chosen(name) for name in names()])
 def name(request):
     """A registered backend, or anvil under the EVM's."""
     return request.param

@@ -34,5 +34,6 @@ def test_what_a_backend_tells_of_itself_is_what_its_deployments_say(chain, tmp_p
 
 
 def test_two_local_chains_are_never_the_same(chain, second_chain):
-    assert chain.deployment.genesis_hash != second_chain.deployment.genesis_hash
+    one, other = chain.deployment, second_chain.deployment
+    assert (one.chain_id, one.genesis_hash) != (other.chain_id, other.genesis_hash)
     assert chain.local.url != second_chain.local.url

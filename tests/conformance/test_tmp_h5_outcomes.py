@@ -209,7 +209,7 @@ def test_some_actions_have_the_same_outcome_as_by_the_rules(
     compare(name, stage, stranger, reference, tried)
 
 
-@searched(6)
+@searched(50)
 @given(tried=sequences(50))
 def test_many_actions_have_the_same_outcome_as_by_the_rules(
     name, stage, stranger, reference, tried

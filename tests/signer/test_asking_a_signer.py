@@ -2,9 +2,11 @@
 
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -363,6 +365,17 @@ def test_mutual_tls_signs_for_who_shows_a_certificate(tls):
 def test_without_the_right_certificates_nobody_gets_through(tls, wrong):
     with pytest.raises(SignerUnavailable):
         assert over_tls(tls, **wrong).address
+
+
+def test_who_shows_no_certificate_at_all_gets_no_answer(tls):
+    context = ssl.create_default_context(cafile=tls.folder / "ours/ca.pem")
+    port = int(tls.told["url"].rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+        answered = b""
+        with suppress(OSError), context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+            secured.sendall(b"GET /upcheck HTTP/1.0\r\n\r\n")
+            answered = secured.recv(100)
+    assert answered == b""
 
 
 def test_a_signer_under_another_name_is_refused(tls):

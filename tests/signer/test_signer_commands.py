@@ -1,6 +1,7 @@
 """``twopm signer`` as people meet it: what it shows, how it ends, and why it cannot."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ from signer_stage import POLICY, Key, Serving, local_service, transaction
 from twopm_flower.cli import run
 from twopm_flower.errors import ConfigError
 from twopm_flower.signer.keystore import LocalSigner, read_key
+from twopm_flower.signer.policy import (
+    ContractRule,
+    Limits,
+    Policy,
+    ProgramRule,
+    SolanaRules,
+    TypedDataRule,
+)
 from twopm_flower.signer.server import UnixServer
 from twopm_flower.signer.solana_message import from_base58
 
@@ -131,3 +140,13 @@ def test_certificates_are_made_once(say, tmp_path):
     assert "certificates already" in say(
         "certificates", "--host", "x.example", "--out", folder, status=1
     )
+
+
+def test_every_setting_of_a_policy_is_in_the_docs():
+    page = Path(__file__).parents[2] / "docs" / "signer.md"
+    named = set(re.findall(r"[a-z_]{4,}", page.read_text()))
+    models = (Policy, Limits, ContractRule, TypedDataRule, SolanaRules, ProgramRule)
+    settings = {field for model in models for field in model.model_fields}
+    # The page writes the second of a pair by its end.
+    assert settings - named == {"transactions_per_hour"}
+    assert "`_per_hour`" in page.read_text()

@@ -2,6 +2,7 @@
 
 import secrets
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from eth_account import Account
@@ -20,9 +21,10 @@ from twopm_flower.cli.signer_policy import (
     statement_types,
 )
 from twopm_flower.config import ChainSettings
-from twopm_flower.errors import ConfigError, RecordError, SignerRefused
+from twopm_flower.errors import ConfigError, RecordError, SignerError, SignerMismatch, SignerRefused
 from twopm_flower.records.fields import checksum_address
 from twopm_flower.signer.calls import Function
+from twopm_flower.signer.carried import SignedRequest, prepare
 from twopm_flower.signer.judge import Judge
 from twopm_flower.signer.policy import load_policy, parse_policy
 from twopm_flower.signer.transaction import Transaction, decode_signed, rlp_decode, rlp_encode
@@ -250,3 +252,25 @@ def test_typed_data_are_told_with_their_contract_and_chain():
     words = judge.typed_data(TypedData.read(membership(ADDRESS)))
     assert f"samples=7, dataCommitment=0x{'22' * 32}" in words
     assert words.endswith(f"for contract {REGISTRY.verifying_contract} on chain 31337")
+
+
+@pytest.mark.parametrize("kind", ["a transaction", "a statement"])
+def test_what_was_carried_back_signed_by_somebody_else_is_an_alarm(kind):
+    now, valid = datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=1)
+    if kind == "a transaction":
+        content = Transaction.from_fields(transaction())
+    else:
+        content = TypedData.read(membership(ADDRESS))
+    request = prepare(content, ADDRESS, "words", now=now, valid=valid)
+    for key, is_ours in ((KEY, True), (secrets.token_bytes(32), False)):
+        digest = bytes.fromhex(request.signing_hash[2:])
+        signature = bytes(Account.from_key(key).unsafe_sign_hash(digest).signature)
+        raw = content.with_signature(signature) if kind == "a transaction" else signature
+        signed = SignedRequest(request=request, result="0x" + raw.hex())
+        if is_ours:
+            assert signed.check(now=now + valid) == content
+            with pytest.raises(SignerError, match="expired"):
+                signed.check(now=now + valid + timedelta(seconds=1))
+        else:
+            with pytest.raises(SignerMismatch, match="not by"):
+                signed.check(now=now)

@@ -96,8 +96,10 @@ class AuditLog:
         self.path = path
         descriptor = _open(path)
         os.close(descriptor)
-        _drop_torn_line(path)
-        self.head = check_audit(path, head).head
+        torn = _length_without_torn_line(path)
+        self.head = check_audit(path, head, length=torn).head
+        if torn is not None:
+            os.truncate(path, torn)
 
     def append(  # noqa: PLR0917  # one parameter for each part of an entry
         self,
@@ -132,8 +134,14 @@ class AuditLog:
         return self.head
 
 
-def read_audit(path: Path) -> Iterator[tuple[Entry, str]]:
+def read_audit(path: Path, *, length: int | None = None) -> Iterator[tuple[Entry, str]]:
     """Yield the entries of a log with their digests, each checked against the one before.
+
+    Parameters
+    ----------
+    path : Path
+    length : int, optional
+        Look at so many bytes only.
 
     Raises
     ------
@@ -143,7 +151,9 @@ def read_audit(path: Path) -> Iterator[tuple[Entry, str]]:
     head = Head()
     try:
         with path.open("rb") as file:
-            while line := file.readline(MAX_LINE_BYTES):
+            while (length is None or file.tell() < length) and (
+                line := file.readline(MAX_LINE_BYTES)
+            ):
                 entry = _checked(path, line, head)
                 head = Head(entry.number, tagged_digest(TAG, line[:-1]))
                 yield entry, head.digest
@@ -151,7 +161,7 @@ def read_audit(path: Path) -> Iterator[tuple[Entry, str]]:
         raise ConfigError(f"the audit log {path} cannot be read: {error.strerror}") from error
 
 
-def check_audit(path: Path, expected: Head | None = None) -> Summary:
+def check_audit(path: Path, expected: Head | None = None, *, length: int | None = None) -> Summary:
     """Check a whole log.
 
     Parameters
@@ -159,6 +169,8 @@ def check_audit(path: Path, expected: Head | None = None) -> Summary:
     path : Path
     expected : Head, optional
         What it reached at least: entries after it are fine, fewer are not.
+    length : int, optional
+        Look at so many bytes only.
 
     Raises
     ------
@@ -167,7 +179,7 @@ def check_audit(path: Path, expected: Head | None = None) -> Summary:
     """
     head, signed, refused, times = Head(), 0, 0, ["", ""]
     expected = expected or Head()
-    for entry, digest in read_audit(path):
+    for entry, digest in read_audit(path, length=length):
         head = Head(entry.number, digest)
         signed += entry.decision == "signed"
         refused += entry.decision == "refused"
@@ -208,9 +220,8 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
-def _drop_torn_line(path: Path) -> None:
+def _length_without_torn_line(path: Path) -> int | None:
     # A crash in the middle of a write leaves a line without an end. Nothing was signed for it:
     # signatures leave only when their line is on disk.
     data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
+    return None if not data or data.endswith(b"\n") else data.rfind(b"\n") + 1

@@ -118,7 +118,11 @@ class RemoteSigner(_Remote):
     def address(self) -> str:
         """The EIP-55 address of the key; asked for once."""
         if self._address is None:
-            self._address = checksum_address(self._account("eth_accounts", self._expected))
+            found = self._account("eth_accounts", self._expected)
+            try:
+                self._address = checksum_address(found)
+            except RecordError as error:
+                raise SignerError(f"the signer at {self.where} names no address") from error
         return self._address
 
     def sign_transaction(self, fields: Mapping[str, Any]) -> bytes:

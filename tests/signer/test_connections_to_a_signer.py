@@ -7,13 +7,15 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from signer_stage import Serving, local_service
+from signer_stage import Serving, local_service, transaction
 
 from twopm_flower.signer import server
+from twopm_flower.signer.audit import check_audit
 from twopm_flower.signer.server import UnixServer
 
 NOBODY = 65534
@@ -108,3 +110,19 @@ def test_a_user_that_is_not_named_cannot_even_open_the_socket(service, tmp_path)
     with ExitStack() as stack:
         serving(stack, service, tmp_path / "s.sock")
         assert (tmp_path / "s.sock").stat().st_mode & 0o077 == 0
+
+
+def test_many_who_ask_at_once_each_get_their_answer_and_the_log_holds(service, tmp_path):
+    with ExitStack() as stack:
+        asking = serving(stack, service, tmp_path / "s.sock")
+        with ThreadPoolExecutor(8) as pool:
+            same = [transaction(nonce=0) for _ in range(4)]
+            others = [transaction(nonce=0, data=f"0x015a18ed{n:064x}") for n in range(4)]
+            fresh = [transaction(nonce=n) for n in range(1, 9)]
+            asked = [*same, *others, *fresh]
+            answers = list(pool.map(lambda t: asking.ask("eth_signTransaction", t)[0], asked))
+        assert answers[8:] == [200] * 8
+        # Of five different calls with one nonce one was signed, whichever came first.
+        assert sum(status == 200 for status in answers[:8]) in (1, 4)
+        found = check_audit(tmp_path / "audit.jsonl")
+        assert (found.signed, found.signed + found.refused) == (answers.count(200), 16)

@@ -250,7 +250,7 @@ def audit_(
     if json:
         print_json(shown)
         return
-    fields({name.replace("_", " "): value or "-" for name, value in shown.items()})
+    fields({k.replace("_", " "): "-" if v is None else v for k, v in shown.items()})
     say("[green]Every entry follows from the one before.[/]")
     if state is None:
         say("Whether entries are missing at the end, only the signer's --state can tell.")

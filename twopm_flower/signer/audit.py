@@ -211,8 +211,9 @@ def _checked(path: Path, line: bytes, head: Head) -> Entry:
 def _broken(path: Path, number: int, what: str) -> SignerError:
     return SignerError(
         f"entry {number} of {path} {what}",
-        hint="Somebody changed the log, or its disk failed. Keep the file, find out which, and "
-        "compare what the account did on chain; then move it away with the state beside it.",
+        hint="Somebody changed the log, or its disk failed. Keep it, and compare what the account "
+        "did on chain. Once none of its transactions waits any more, start with a new --audit "
+        "and --state.",
     )
 
 

@@ -1,5 +1,7 @@
 import json
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from chain_stage import digest, new_node
@@ -267,6 +269,45 @@ def test_the_next_endpoint_is_asked_when_one_does_not_answer(service):
     asked = silent.asked
     reader.head_block()
     assert silent.asked == asked
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Answers as a proxy does whose service is down, or as something else entirely."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, body = self.server.says
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("says", "error"),
+    [
+        ((502, b"<html>bad gateway</html>"), ChainUnavailable),
+        ((200, b"<html>hello</html>"), ChainError),
+        ((200, b"[" * 100_000), ChainError),
+        ((200, b"{}"), ChainError),
+    ],
+    ids=["down", "web page", "nested", "empty"],
+)
+def test_what_is_no_ledgers_service_is_said_so(service, says, error):
+    with HTTPServer(("127.0.0.1", 0), Proxy) as server:
+        server.says = says
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            source = ServiceSource([f"http://127.0.0.1:{server.server_port}"])
+            with pytest.raises(error):
+                LedgerReader(source, service.replay.deployment).head_block()
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_entries_are_their_canonical_bytes(service):

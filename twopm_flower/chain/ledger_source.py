@@ -158,6 +158,9 @@ class ServiceSource:
         with self._session.post(
             endpoint, json=request, timeout=self._timeout_s, stream=True, allow_redirects=False
         ) as response:
+            if response.status_code >= 500:
+                # A proxy in front of a service that is down.
+                raise requests.HTTPError(f"status {response.status_code}")
             body = b""
             for chunk in response.iter_content(1 << 16):
                 body += chunk

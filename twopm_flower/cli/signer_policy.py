@@ -13,6 +13,7 @@ from twopm_flower.records import statements
 from twopm_flower.records.fields import checksum_address
 from twopm_flower.records.statements import DOMAIN_NAME, DOMAIN_VERSION, Statement
 from twopm_flower.signer.calls import Function
+from twopm_flower.signer.judge import COMPUTE_BUDGET, UNIT_LIMIT, UNIT_PRICE
 from twopm_flower.signer.policy import (
     ContractRule,
     Limits,
@@ -21,6 +22,7 @@ from twopm_flower.signer.policy import (
     SolanaRules,
     TypedDataRule,
 )
+from twopm_flower.signer.solana_message import base58
 from twopm_flower.signer.typed import TypedData, parts_as_request
 
 _OF_THE_NODE_REGISTRY: Final = ("Registration", "Departure")
@@ -37,6 +39,8 @@ _OF_THE_TASK_REGISTRY: Final = (
 )
 # contracts/solana/src/instructions.h, without 0, which sets the program up once
 SOLANA_TAGS: Final = tuple(range(1, 15))
+# What our connector bids at most, in micro-lamports per compute unit
+SOLANA_MAX_PRICE: Final = 5_000_000
 
 
 class Role(StrEnum):
@@ -122,8 +126,15 @@ def make_policy(
             "a policy for Solana names the account that pays",
             hint="Add --account with its base-58 public key.",
         )
-    program = ProgramRule(program=chain.program, first_bytes=list(SOLANA_TAGS))
-    return Policy(version=1, solana=SolanaRules(fee_payer=account, programs=[program]))
+    rules = SolanaRules(
+        fee_payer=account,
+        programs=[
+            ProgramRule(program=chain.program, first_bytes=list(SOLANA_TAGS)),
+            ProgramRule(program=base58(COMPUTE_BUDGET), first_bytes=[UNIT_LIMIT, UNIT_PRICE]),
+        ],
+        max_compute_unit_price=SOLANA_MAX_PRICE,
+    )
+    return Policy(version=1, solana=rules)
 
 
 def _evm_policy(chain: ChainSettings, fees: FeeLimits) -> Policy:

@@ -16,7 +16,7 @@ from twopm_flower.signer.transaction import Transaction
 from twopm_flower.signer.typed import TypedData
 
 COMPUTE_BUDGET: Final = from_base58("ComputeBudget111111111111111111111111111111")
-_UNIT_LIMIT, _UNIT_PRICE = 2, 3
+UNIT_LIMIT, UNIT_PRICE = 2, 3
 _ETHER, _GWEI = 10**18, 10**9
 
 
@@ -150,8 +150,8 @@ class Judge:
         if instruction.program == COMPUTE_BUDGET:
             number = int.from_bytes(instruction.data[1:], "little")
             most = {
-                _UNIT_LIMIT: rules.max_compute_units,
-                _UNIT_PRICE: rules.max_compute_unit_price,
+                UNIT_LIMIT: rules.max_compute_units,
+                UNIT_PRICE: rules.max_compute_unit_price,
             }.get(first[0], 0)
             if number > most:
                 raise SignerRefused(f"a compute budget of {number} is above {most}")

@@ -115,8 +115,12 @@ class ChainBackend(Protocol):
         """Return a connector for the signer's account; it connects when first asked."""
         ...
 
-    def deploy(self, rpc_url: str, signer: Any) -> Deployment:
-        """Place our contracts on a chain and return where they stand."""
+    def deploy(self, rpc_url: str, signer: Any, *, program: str | None = None) -> Deployment:
+        """Place our contracts on a chain and return where they stand.
+
+        `program` is the address of our program on chains where another tool places it; the
+        others refuse one with ConfigError.
+        """
         ...
 
     def local_chain(self, folder: Path, *, port: int = 0) -> LocalChain:
@@ -150,6 +154,15 @@ def backend(family: str) -> ChainBackend:
         f"there is no chain backend {family!r}",
         hint=f"Installed are: {', '.join(families())}.",
     )
+
+
+def refuse_program(family: str, program: str | None) -> None:
+    """Raise ConfigError when a program is named to a kind of chain that has none."""
+    if program is not None:
+        raise ConfigError(
+            f"a chain of the family {family} has no program at {program[:100]!r}",
+            hint="Leave --program out.",
+        )
 
 
 def deployment_of(chain: ChainSettings) -> Deployment:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from twopm_flower.chain.backends import KeyKind, deployment_of
+from twopm_flower.chain.backends import KeyKind, deployment_of, refuse_program
 from twopm_flower.chain.devnet import DevnetProcess, open_read_only
 from twopm_flower.chain.evm import EvmConnector, EvmReader, deploy
 from twopm_flower.config import ChainSettings
@@ -38,8 +38,9 @@ class EvmBackend:
             _endpoints(chain), deployment_of(chain), signer, request_timeout_s=chain.timeout_s
         )
 
-    def deploy(self, rpc_url: str, signer: Signer) -> Deployment:
+    def deploy(self, rpc_url: str, signer: Signer, *, program: str | None = None) -> Deployment:
         """Deploy the contracts."""
+        refuse_program(self.family, program)
         return deploy(rpc_url, signer)
 
     def local_chain(self, folder: Path, *, port: int = 0) -> DevnetProcess:

@@ -130,7 +130,7 @@ class EvmRpc:
             ) from error
         except Web3RPCError as error:
             raise ChainError(f"{self.name} refused {what}: {rpc_message(error)}") from error
-        except (Web3Exception, ValueError, TypeError, KeyError) as error:
+        except (Web3Exception, ValueError, TypeError, KeyError, RecursionError) as error:
             raise ChainError(f"{self.name} gave no usable answer to {what}: {error}") from error
 
 

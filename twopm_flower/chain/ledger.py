@@ -3,7 +3,7 @@
 import secrets
 from pathlib import Path
 
-from twopm_flower.chain.backends import KeyKind, deployment_of
+from twopm_flower.chain.backends import KeyKind, deployment_of, refuse_program
 from twopm_flower.chain.ledger_connector import LedgerConnector
 from twopm_flower.chain.ledger_reader import LedgerReader
 from twopm_flower.chain.ledger_records import FAMILY
@@ -41,8 +41,9 @@ class LedgerBackend:
         """Return a connector for the signer's account."""
         return LedgerConnector(_source(chain), deployment_of(chain), signer)
 
-    def deploy(self, rpc_url: str, signer: Signer) -> Deployment:
+    def deploy(self, rpc_url: str, signer: Signer, *, program: str | None = None) -> Deployment:
         """Return the deployment that follows from the ledger's genesis; nothing is placed."""
+        refuse_program(self.family, program)
         return ServiceSource([rpc_url]).genesis().deployment()
 
     def local_chain(self, folder: Path, *, port: int = 0) -> "LedgerProcess":

@@ -71,6 +71,9 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
     key: Annotated[Path, typer.Option(help="The key file of the account that pays (0600).")],
     out: Annotated[Path, typer.Option(help="Where the public file goes.")] = Path("chain.toml"),
     family: Family = "evm",
+    program: Annotated[
+        str | None, typer.Option(help="Solana: the address of our program.", show_default=False)
+    ] = None,
     password_file: PasswordFile = None,
     devnet_folder: Annotated[
         Path | None,
@@ -88,6 +91,7 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
         password_file=password_file,
         devnet_folder=devnet_folder,
         family=family,
+        program=program,
     )
     named = ("family", "chain_id", "genesis_hash", "node_registry", "task_registry")
     shown = {**pinned.model_dump(include=set(named)), "file": str(out)}

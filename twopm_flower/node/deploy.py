@@ -19,6 +19,7 @@ def deploy_contracts(
     password_file: Path | None = None,
     devnet_folder: Path | None = None,
     family: str = "evm",
+    program: str | None = None,
 ) -> ChainSettings:
     """Place both contracts, write the public chain file, and pin the chain in this home.
 
@@ -38,6 +39,8 @@ def deploy_contracts(
         The embedded chain's folder. It stays out of the public file: it is of no use elsewhere.
     family : str
         The chain backend.
+    program : str, optional
+        The address of our program, where another tool places it.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def deploy_contracts(
     make_home(home)
     if out.is_dir():
         raise ConfigError(f"{out} is a folder", hint="Name the file: --out chain.toml.")
-    deployment = chosen.deploy(rpc_url, signer)
+    deployment = chosen.deploy(rpc_url, signer, program=program)
     write_atomically(out, chain_toml(make_chain_settings(rpc_url, deployment)).encode())
     folder = None if devnet_folder is None else devnet_folder.absolute()
     chain = make_chain_settings(rpc_url, deployment, devnet_folder=folder)

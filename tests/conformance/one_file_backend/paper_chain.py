@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Self
 
-from twopm_flower.chain.backends import KeyKind, deployment_of
+from twopm_flower.chain.backends import KeyKind, deployment_of, refuse_program
 from twopm_flower.chain.json_rpc import AnswersRequests
 from twopm_flower.chain.ledger_connector import LedgerConnector
 from twopm_flower.chain.ledger_reader import LedgerReader
@@ -88,7 +88,10 @@ class PaperBackend:
         source = ServiceSource([Endpoint(chain.rpc_url)])
         return LedgerConnector(source, deployment_of(chain), signer)
 
-    def deploy(self, rpc_url: str, signer: LocalSigner) -> Deployment:
+    def deploy(
+        self, rpc_url: str, signer: LocalSigner, *, program: str | None = None
+    ) -> Deployment:
+        refuse_program(self.family, program)
         derived = ServiceSource([Endpoint(rpc_url)]).genesis().deployment()
         return derived.model_copy(update={"family": self.family})
 

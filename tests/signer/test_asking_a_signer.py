@@ -123,6 +123,42 @@ def test_a_call_whose_answer_was_lost_is_answered_with_what_was_signed_for_its_n
         there.sign_transaction({**bump, "gas": 300_000})
 
 
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"gas": 200_001},
+        {"gas": 89_999},
+        {"maxFeePerGas": 20 * GWEI + 1},
+        {"to": "0x" + "0d" * 20},
+        {"nonce": 51},
+        {"value": 1},
+        {"nonsense": 1},
+    ],
+    ids=str,
+)
+def test_what_a_signer_claims_to_have_signed_before_is_not_taken_for_what_is_wanted(
+    tmp_path, claimed
+):
+    service, state, _ = local_service(tmp_path)
+    error = {"code": -32003, "message": "no", "data": {"signed": transaction(**claimed)}}
+
+    class Claiming(Between):
+        def post(self, body):
+            status, answered = super().post(body)
+            return (412 if b"error" in answered else status), answered
+
+    there = RemoteSigner(Claiming(service, lambda value: {"id": value["id"], "error": error}))
+    with pytest.raises(SignerRefused):
+        there.sign_transaction(transaction())
+    assert all(entry["decision"] == "signed" for entry in map(json.loads, logged(tmp_path)))
+    assert len(logged(tmp_path)) == 1
+    state.close()
+
+
+def logged(folder):
+    return (folder / "audit.jsonl").read_text().splitlines()
+
+
 RAW_CHANGES = {
     "another recipient": {"to": Account.from_key(b"\x07" * 32).address},
     "another nonce": {"nonce": 9},

@@ -248,9 +248,10 @@ def _settled(wanted: Transaction, signed: dict[str, object] | None) -> Transacti
         return None
     fees = {"max_fee_per_gas", "max_priority_fee_per_gas"}
     same_call = wanted.differences(earlier) <= fees | {"gas"}
-    # An estimate differs a little from block to block; much less gas would not do any more.
-    enough_gas = earlier.gas * 10 >= wanted.gas * 9
-    if not same_call or not enough_gas:
+    # An estimate differs a little from block to block; much less gas would not do any more, and
+    # much more, or much higher fees, nobody here has ever asked for.
+    like_wanted = wanted.gas * 9 <= earlier.gas * 10 and earlier.gas <= 2 * wanted.gas
+    if not same_call or not like_wanted:
         return None
     if wanted.differences(earlier) == {"gas"} or not wanted.outbids(earlier):
         return earlier if earlier.max_fee_per_gas <= 2 * wanted.max_fee_per_gas else None

@@ -31,7 +31,7 @@ const wanted = [
 const input = {
   language: "Solidity",
   sources,
-  settings: { ...settings, outputSelection: { "*": { "*": wanted } } },
+  settings: { ...settings, outputSelection: { "*": { "*": wanted, "": ["ast"] } } },
 };
 
 const findImport = (path) => ({ contents: readFileSync(resolve(path), "utf8") });
@@ -42,6 +42,13 @@ if (complaints.length > 0) {
   process.exit(1);
 }
 
+// The compiler refers to immutable values by the numbers of their declarations.
+const names = {};
+JSON.stringify(Object.values(result.sources), (_, node) => {
+  if (node?.nodeType === "VariableDeclaration" && node.mutability === "immutable") names[node.id] = node.name;
+  return node;
+});
+
 // Syntax-tree numbers differ with the order of files and say nothing about the layout.
 const withoutNumbers = (layout) =>
   JSON.parse(JSON.stringify(layout).replaceAll(/,?"astId":\d+/g, "").replaceAll("{,", "{").replaceAll(/(\))\d+(_storage)?/g, "$1$2"));
@@ -50,7 +57,9 @@ mkdirSync(output, { recursive: true });
 for (const source of Object.keys(sources)) {
   for (const [name, contract] of Object.entries(result.contracts[source])) {
     const { bytecode, deployedBytecode } = contract.evm;
-    const immutables = Object.values(deployedBytecode.immutableReferences ?? {}).flat();
+    const immutables = Object.entries(deployedBytecode.immutableReferences ?? {}).flatMap(([id, places]) =>
+      places.map(({ start, length }) => ({ name: names[id], start, length })),
+    );
     const artifact = {
       contract: name,
       source: `contracts/${source}`,

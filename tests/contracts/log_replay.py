@@ -161,4 +161,5 @@ class Replay:
         self.tasks[values["taskId"]].state = CANCELLED
 
     def _ReceiptsAnchored(self, values, where) -> None:
+        assert (values["issuer"], values["root"]) not in self.anchors
         self.anchors[values["issuer"], values["root"]] = (*where, values["count"])

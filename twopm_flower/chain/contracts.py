@@ -10,8 +10,10 @@ from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_utils.abi import function_abi_to_4byte_selector
 from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 
 from twopm_flower.errors import TransactionReverted
+from twopm_flower.records.statements import DOMAIN_NAME, DOMAIN_VERSION, Domain
 
 # Solidity's own error for `require` with a text, and for failed checks of the compiler
 _REVERT_STRING = bytes.fromhex("08c379a0")
@@ -31,22 +33,43 @@ class Contract:
         Hexadecimal code that deploys it, without constructor arguments.
     runtime : bytes
         Its code once deployed, with zeros in place of immutable values.
-    immutables : tuple of (int, int)
-        Where immutable values stand in it: start and length in bytes.
+    immutables : tuple of (str, int, int)
+        Where immutable values stand in it: name, start and length in bytes.
     """
 
     name: str
     abi: list[dict[str, Any]]
     bytecode: str
     runtime: bytes
-    immutables: tuple[tuple[int, int], ...]
+    immutables: tuple[tuple[str, int, int], ...]
 
-    def is_deployed_as(self, code: bytes) -> bool:
-        """Tell whether deployed code is this contract, whatever its immutable values."""
-        masked = bytearray(code)
-        for start, length in self.immutables:
-            masked[start : start + length] = bytes(length)
-        return bytes(masked) == self.runtime
+    def runtime_at(self, domain: Domain, node_registry: str) -> bytes:
+        """Return the code that it has where it was deployed, immutable values included.
+
+        Code with other values could take signatures that were made for another contract.
+
+        Parameters
+        ----------
+        domain : Domain
+            Its chain and address.
+        node_registry : str
+            The node registry that it is bound to, where it is bound to one.
+        """
+        values = {
+            # OpenZeppelin's EIP712 and ShortStrings, version 5
+            "_cachedDomainSeparator": domain.separator,
+            "_cachedChainId": domain.chain_id.to_bytes(32),
+            "_cachedThis": bytes.fromhex(domain.verifying_contract[2:]),
+            "_hashedName": keccak(text=DOMAIN_NAME),
+            "_hashedVersion": keccak(text=DOMAIN_VERSION),
+            "_name": _short_string(DOMAIN_NAME),
+            "_version": _short_string(DOMAIN_VERSION),
+            "nodeRegistry": bytes.fromhex(node_registry[2:]),
+        }
+        code = bytearray(self.runtime)
+        for name, start, length in self.immutables:
+            code[start : start + length] = values[name].rjust(length, b"\0")
+        return bytes(code)
 
 
 CONTRACTS = ("NodeRegistry", "TaskRegistry", "DataRegistry", "ReceiptRegistry")
@@ -63,7 +86,9 @@ def load_contract(name: str) -> Contract:
         abi=artifact["abi"],
         bytecode=artifact["bytecode"],
         runtime=bytes.fromhex(artifact["deployedBytecode"][2:]),
-        immutables=tuple((place["start"], place["length"]) for place in artifact["immutables"]),
+        immutables=tuple(
+            (place["name"], place["start"], place["length"]) for place in artifact["immutables"]
+        ),
     )
 
 
@@ -105,6 +130,10 @@ def _explain_known(error: dict[str, Any], encoded: bytes, what: str) -> Transact
         error_name=error["name"],
         arguments=arguments,
     )
+
+
+def _short_string(text: str) -> bytes:
+    return text.encode().ljust(31, b"\0") + bytes([len(text)])
 
 
 @cache

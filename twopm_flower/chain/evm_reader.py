@@ -29,6 +29,7 @@ from twopm_flower.errors import ChainError, WrongChain
 from twopm_flower.records.bundle import Deployment
 from twopm_flower.records.chaining import roster_digest, round_head
 from twopm_flower.records.digest import ZERO_DIGEST
+from twopm_flower.records.statements import Domain
 
 _PHASES: tuple[TaskPhase | None, ...] = (None, "open", "running", "finalised", "cancelled")
 
@@ -103,13 +104,14 @@ class EvmReader:
                 f"first block is {hex32(genesis)}, not {pinned.genesis_hash}", hint=hint
             )
         for name, code in codes.items():
-            if not load_contract(name).is_deployed_as(bytes(code)):
-                raise WrongChain(f"the code of {name} is not this version's", hint=hint)
-        for contract in (self._tasks, self._data):
-            with self._rpc.asking("nodeRegistry"):
-                linked = contract.functions.nodeRegistry().call()
-            if linked != pinned.node_registry:
-                raise WrongChain(f"the contracts use the node registry {linked}", hint=hint)
+            address = to_checksum_address(self._addresses[name])
+            domain = Domain(chain_id=chain_id, verifying_contract=address)
+            if bytes(code) != load_contract(name).runtime_at(domain, pinned.node_registry):
+                raise WrongChain(
+                    f"the code of {name} is not this version's, or is bound to another"
+                    " node registry",
+                    hint=hint,
+                )
         self._checked = True
 
     def head_block(self) -> int:

@@ -14,10 +14,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, Result
 from tiny_app import RUN_CONFIG, SAMPLES, TRAIN_CONFIG, initial_weights, tiny_app
 
-from twopm_flower.chain.backends import deployment_of
-from twopm_flower.chain.devnet import DevnetProcess
-from twopm_flower.chain.evm import EvmConnector, EvmReader, deploy
-from twopm_flower.config import load_settings
+from twopm_flower.chain.backends import LocalChain, backend, deployment_of
+from twopm_flower.chain.base import ChainConnector, ChainReader
+from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.federated import EncryptedAggregation, LocalGrid, wire
 from twopm_flower.federated.app_bundle import app_bundle_digest
 from twopm_flower.federated.ceremony import (
@@ -49,23 +48,32 @@ Deliver = Callable[[Message], Message | None]
 class Stage:
     """One chain with our contracts and registered nodes, for many tasks."""
 
-    devnet: DevnetProcess
+    devnet: LocalChain
     deployment: Deployment
-    connector: EvmConnector
+    connector: ChainConnector
     identities: Path
 
     @classmethod
-    def open(cls, folder: Path) -> "Stage":
-        devnet = DevnetProcess(folder / "chain").start()
-        deployment = deploy(devnet.url, devnet.signer)
-        connector = EvmConnector(devnet.url, deployment, devnet.signer)
+    def open(cls, folder: Path, family: str = "evm", *, identities: int = IDENTITIES) -> "Stage":
+        kind = backend(family)
+        devnet = kind.local_chain(folder / "chain").start()
+        deployment = kind.deploy(devnet.url, devnet.signer)
+        pinned = ChainSettings(rpc_url=devnet.url, **deployment.model_dump())
+        connector = kind.open_connector(pinned, devnet.signer)
         stage = cls(devnet, deployment, connector, folder / "identities")
-        for index in range(IDENTITIES):
+        for index in range(identities):
             stage._register(index)
         return stage
 
-    def reader(self) -> EvmReader:
-        return EvmReader(self.devnet.url, self.deployment)
+    def settings(self) -> ChainSettings:
+        return ChainSettings(**self.chain_settings(), devnet_folder=self.devnet.folder)
+
+    def reader(self) -> ChainReader:
+        return backend(self.deployment.family).open_reader(self.settings())
+
+    def offline(self) -> ChainReader | None:
+        """Return a reader of the chain's files, which needs no process."""
+        return backend(self.deployment.family).open_offline(self.settings())
 
     def card(self, index: int) -> NodeCard:
         home = NodeHome(self.identities / f"node-{index}")

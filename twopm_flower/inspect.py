@@ -43,7 +43,8 @@ def rounds(bundle: RunBundle, timings: Timings | None = None) -> pd.DataFrame:
         a round that took more than one attempt, for nodes then send zeros;
         ``accuracy, loss, evaluated_rows``: of the round's model on held-out rows, NaN where
         the sums were not opened; ``upload_bytes``: of one node; ``gas, block, transaction``:
-        of the record, missing while there is none; ``model, manifest``: digests.
+        of the record, missing while there is none (``gas`` is in compute units on Solana, and
+        0 on a ledger); ``model, manifest``: digests.
 
     Examples
     --------

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from federation import Federation, Stage, federation
+from typer.testing import CliRunner
 
 from twopm_flower.chain.facts import Finalisation, RoundRecord
+from twopm_flower.cli import app
+from twopm_flower.node.chain_file import chain_toml
 from twopm_flower.verify import verify_bundle
 from twopm_flower.verify.report import Report
 
@@ -136,3 +139,33 @@ def test_another_record_in_the_bundle_is_noticed_on_the_chain(story):
     report = verify_bundle(moved, chain=story.stored())
     assert report.first_failure is not None
     assert report.first_failure.number == 10
+
+
+WORK = {"ledger": None, "solana": "units"}
+
+
+def test_who_looks_at_the_run_sees_what_the_chain_counts_and_no_gas(story, tmp_path, monkeypatch):
+    made, file = story.federation, tmp_path / "chain.toml"
+    file.write_text(chain_toml(made.stage.settings()))
+    monkeypatch.setenv("COLUMNS", "80")
+    family = made.stage.deployment.family
+
+    def shown(*words: str) -> str:
+        run = CliRunner().invoke(app, [*words, "--home", str(made.coordinator)])
+        assert run.exit_code == 0, run.output
+        assert max(map(len, run.output.splitlines())) <= 80
+        assert "gas" not in run.output
+        assert "None" not in run.output
+        return run.output
+
+    pages = [
+        shown("rounds"),
+        shown("show", str(ROUNDS)),
+        shown("chain", "events", made.task_id, "--chain", str(file)),
+    ]
+    assert [(WORK[family] or "units") in page for page in pages] == [WORK[family] is not None] * 3
+    whole = story.records[-1].transaction_hash
+    assert whole in "".join(pages[1].split())
+    assert whole not in "".join(pages[0].split())
+    assert family in shown("chain", "status", "--chain", str(file))
+    shown("verify", "--chain", str(file))

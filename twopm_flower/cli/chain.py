@@ -12,7 +12,17 @@ import typer
 from twopm_flower.chain.backends import backend
 from twopm_flower.chain.devnet import Devnet, serve
 from twopm_flower.cli.chain_events import show_stream
-from twopm_flower.cli.output import Home, Json, fields, home_of, plain, print_json, say, short
+from twopm_flower.cli.output import (
+    Home,
+    Json,
+    fields,
+    home_of,
+    plain,
+    print_json,
+    say,
+    short,
+    work_name,
+)
 from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.errors import ChainUnavailable
 from twopm_flower.node.chain_file import open_any_reader, read_chain_file
@@ -129,9 +139,11 @@ def status(chain: ChainFile = None, home: Home = None, json: Json = False) -> No
     settings = _chain(home, chain)
     reader = open_any_reader(settings)
     shown = {
+        "family": settings.family,
         "rpc_url": settings.rpc_url,
         "chain_id": settings.chain_id,
         "genesis_hash": settings.genesis_hash,
+        **({"program": settings.program} if settings.program else {}),
         "node_registry": settings.node_registry,
         "task_registry": settings.task_registry,
         "head_block": (now := reader.status()).head_block,
@@ -215,10 +227,12 @@ def events(  # noqa: PLR0917  # one parameter for each option
     fields({"task": task_id, "state": state.state, "coordinator": state.coordinator})
     for member in members:
         say(f"  joined    {member.node}  {member.samples} rows")
+    work = work_name(settings.family)
     for record in records:
+        cost = "" if work is None or record.gas_used is None else f"  {work} {record.gas_used:,}"
         say(
             f"  recorded  round {record.round}.{record.attempt}  block {record.block_number}  "
-            f"manifest {short(record.manifest_digest)}  gas {record.gas_used}"
+            f"manifest {short(record.manifest_digest)}{cost}"
         )
     if final is not None:
         say(f"  finalised block {final.block_number}  model {short(final.model_digest)}")

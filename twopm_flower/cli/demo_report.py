@@ -15,7 +15,7 @@ from rich.text import Text
 
 from twopm_flower.cli.demo_comparison import Comparison, Score
 from twopm_flower.cli.demo_story import DemoResult
-from twopm_flower.cli.output import plain
+from twopm_flower.cli.output import plain, work_name
 from twopm_flower.records.bundle import ChainRecord
 from twopm_flower.verify import ModelMetrics
 
@@ -36,9 +36,6 @@ TRUST = {
     ),
 }
 
-
-WORK = {"evm": "Gas", "solana": "Units", "ledger": "Work"}
-"""What the work of a record is counted in; units are Solana's compute units."""
 
 # As many digits as the demo's other lines show.
 _TASK_PREFIX = 10
@@ -143,8 +140,9 @@ def this_program() -> list[str]:
 def _rounds(result: DemoResult) -> Table:
     title = f"[bold]{plain(result.label)}[/], set-up {plain(result.options.setup)}"
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    work = WORK.get(result.bundle.deployment.family, "Work")
-    for name in ("Round", "Nodes", "Accuracy", "Loss", "Upload", work):
+    work = work_name(result.bundle.deployment.family)
+    counted = [] if work is None else [work.capitalize()]
+    for name in ("Round", "Nodes", "Accuracy", "Loss", "Upload", *counted):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Transaction", no_wrap=True)
     table.add_column("Verified", justify="center")
@@ -161,7 +159,7 @@ def _rounds(result: DemoResult) -> Table:
             "-" if score is None else f"{score.accuracy:.1%}",
             "-" if score is None else f"{score.loss:.4f}",
             f"{row['upload_bytes'] / 1000:.1f} kB",
-            "-" if record is None or not record.gas_used else f"{record.gas_used:,}",
+            *(["-" if record is None else f"{record.gas_used:,}"] if counted else []),
             "not on chain" if record is None else _short(record.transaction_hash),
             "[green]✓[/]" if row["verified"] else "[red]✗[/]",
         )

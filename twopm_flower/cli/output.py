@@ -23,6 +23,17 @@ Home = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
+_WORK = {"evm": "gas", "solana": "units", "ledger": None}
+
+
+def work_name(family: str) -> str | None:
+    """Return what a kind of chain counts work in, or None where it counts none.
+
+    A record's ``gas_used`` is gas on an EVM, and compute units on Solana.
+    """
+    return _WORK.get(family, "work")
+
+
 def home_of(chosen: Path | None) -> Path:
     """Return the home that a command works in."""
     return default_home() if chosen is None else chosen.expanduser().absolute()

@@ -7,7 +7,17 @@ import pandas as pd
 import typer
 from rich.table import Table
 
-from twopm_flower.cli.output import Home, Json, console, home_of, plain, print_json, say, short
+from twopm_flower.cli.output import (
+    Home,
+    Json,
+    console,
+    home_of,
+    plain,
+    print_json,
+    say,
+    short,
+    work_name,
+)
 from twopm_flower.inspect import is_synthetic
 from twopm_flower.inspect import rounds as rounds_of
 from twopm_flower.node.runs import Run, load_run, open_chain, refreshed
@@ -25,7 +35,7 @@ def rounds(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Show the rounds of a run: nodes, accuracy, bytes, gas, transactions."""
+    """Show the rounds of a run: nodes, accuracy, bytes, the chain's work, transactions."""
     loaded = load_up_to_date(home_of(home), run)
     table = rounds_of(loaded.bundle, loaded.timings)
     if csv is not None:
@@ -39,7 +49,7 @@ def rounds(
         warning = "SYNTHETIC DATA" if is_synthetic(terms) else "PLAINTEXT: nothing was encrypted"
         say(f"[bold red]{warning}[/]")
     say(f"task {loaded.bundle.task_id}")
-    console().print(_table(table))
+    console().print(_table(table, work_name(loaded.bundle.deployment.family)))
 
 
 def load_up_to_date(home: Path, named: str | None) -> Run:
@@ -62,9 +72,10 @@ def as_json(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in clean.to_dict("records")]
 
 
-def _table(rounds_: pd.DataFrame) -> Table:
+def _table(rounds_: pd.DataFrame, work: str | None) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 1))
-    for name in ("round", "nodes", "accuracy", "loss", "upload", "gas", "transaction"):
+    counted = [] if work is None else [work]
+    for name in ("round", "nodes", "accuracy", "loss", "upload", *counted, "transaction"):
         table.add_column(name, justify="left" if name == "transaction" else "right", no_wrap=True)
     for row in as_json(rounds_):
         missing = f" (-{row['excluded']})" if row["excluded"] else ""
@@ -75,7 +86,7 @@ def _table(rounds_: pd.DataFrame) -> Table:
             "–" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
             "–" if row["loss"] is None else f"{row['loss']:.4f}",
             f"{row['upload_bytes']:,} B",
-            "-" if row["gas"] is None else f"{row['gas']:,}",
+            *(["-" if row["gas"] is None else f"{row['gas']:,}"] if counted else []),
             "not recorded" if row["transaction"] is None else short(row["transaction"], 12),
         )
     return table

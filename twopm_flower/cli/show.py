@@ -4,7 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from twopm_flower.cli.output import Home, Json, fields, home_of, plain, print_json, say, short
+from twopm_flower.cli.output import (
+    Home,
+    Json,
+    fields,
+    home_of,
+    plain,
+    print_json,
+    say,
+    short,
+    work_name,
+)
 from twopm_flower.cli.rounds import as_json, load_up_to_date
 from twopm_flower.errors import ConfigError
 from twopm_flower.inspect import rounds, updates
@@ -33,7 +43,8 @@ def show(
     if json:
         print_json({**facts, "updates": sent, "manifest": entry.manifest.to_json()})
         return
-    record = entry.record
+    record, work = entry.record, work_name(bundle.deployment.family)
+    cost = {} if record is None or work is None else {work: f"{record.gas_used:,}"}
     fields(
         {
             "task": bundle.task_id,
@@ -48,6 +59,7 @@ def show(
             "signed by": f"{len(entry.models)} nodes",
             "transaction": "not recorded" if record is None else record.transaction_hash,
             "block": "-" if record is None else record.block_number,
+            **cost,
         }
     )
     say("\n[bold]Updates[/]")

@@ -75,6 +75,7 @@ class NodeSettings(BaseModel):
     ``anchor = "tolerant"`` goes on while at most ``max_unrecorded_rounds`` rounds are not on
     chain; ``"strict"`` waits up to ``anchor_wait_s`` for each. ``identity_key``,
     ``sealing_key`` and ``identity_password_file`` are paths, relative to the home.
+    With ``signer`` another process holds the identity key, and ``identity_key`` is not used.
     ``key_cap`` is how many sums this node opens with one key.
     """
 
@@ -83,6 +84,7 @@ class NodeSettings(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=64)] = "node"
     identity_key: Path = Path("identity.key")
     identity_password_file: Path | None = None
+    signer: SignerSettings | None = None
     sealing_key: Path = Path("sealing.key")
     anchor: Literal["tolerant", "strict"] = "tolerant"
     max_unrecorded_rounds: Annotated[int, Field(ge=0, le=1000)] = 2

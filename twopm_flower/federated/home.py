@@ -38,7 +38,9 @@ from twopm_flower.records.canonical import canonical_bytes, parse_canonical
 from twopm_flower.records.roster import Roster
 from twopm_flower.records.statements import Signed, UpdateStatement, signed_type
 from twopm_flower.records.terms import TaskTerms
+from twopm_flower.signer.base import Signer
 from twopm_flower.signer.keystore import LocalSigner
+from twopm_flower.signer.opening import open_signer
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -245,9 +247,11 @@ class NodeHome:
         return load_settings(self.path)
 
     @cached_property
-    def signer(self) -> LocalSigner:
-        """The signer with the node's identity key."""
+    def signer(self) -> Signer:
+        """The signer with the node's identity key, which another process may hold."""
         node = self.settings.node
+        if node.signer is not None:
+            return open_signer(node.signer, self.path)
         return LocalSigner.from_file(
             self.path / node.identity_key,
             password_file=self.settings.in_home(node.identity_password_file),
@@ -261,7 +265,9 @@ class NodeHome:
     @property
     def exists(self) -> bool:
         """Whether a node was set up here."""
-        return (self.path / self.settings.node.identity_key).exists()
+        node = self.settings.node
+        own = node.identity_key if node.signer is None else node.sealing_key
+        return (self.path / own).exists()
 
     def peers(self) -> dict[str, NodeCard]:
         """Return the cards of the nodes that the operator trusts, by address."""

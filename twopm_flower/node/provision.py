@@ -68,14 +68,20 @@ def init_node(
         The home is configured for another chain, name or password file; or the password file
         cannot be used, or does not open the key that is there.
     """
-    identity = home / load_settings(home).node.identity_key
+    before = load_settings(home).node
+    identity = home / before.identity_key
+    if password_file is not None and before.signer is not None:
+        raise ConfigError(
+            f"an isolated signer at {before.signer.url} holds this node's key",
+            hint="Leave --password-file out: it is the signer's.",
+        )
     if password_file is not None and identity.exists():
         LocalSigner.from_file(identity, password_file=password_file)
     elif password_file is not None:
         read_password(password_file)
     configure_home(home, chain, name=name, password_file=password_file)
     node = NodeHome(home)
-    if not identity.exists():
+    if node.settings.node.signer is None and not identity.exists():
         kept = node.settings.in_home(node.settings.node.identity_password_file)
         create_key_file(identity, password_file=kept)
     sealing = home / node.settings.node.sealing_key

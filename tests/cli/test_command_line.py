@@ -201,3 +201,13 @@ def test_data_are_added_only_if_they_are_the_published_ones(twopm, tmp_path, stu
 
 def test_the_data_folder_is_below_the_home(twopm, tmp_path):
     assert twopm("data", "path", "--home", tmp_path).out.strip() == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("family", ["ledger", "solana"])
+def test_a_local_chain_that_cannot_be_reached_by_others_says_so(family, twopm, tmp_path):
+    folder = tmp_path / "chain"
+    outcome = twopm(*f"chain devnet --family {family} --host 0.0.0.0 --folder".split(), str(folder))
+    assert outcome.status == 1
+    assert "0.0.0.0" in outcome.err
+    assert "docs/" in outcome.err
+    assert not folder.exists()

@@ -66,13 +66,29 @@ def test_the_architecture_page_has_every_package_and_the_import_rules_of_the_lin
     ]
 
 
-def test_every_module_of_privacy_that_the_architecture_page_lists_exists() -> None:
+def modules_in_table(package: str) -> tuple[set[str], set[str]]:
+    """Return the modules that the architecture page lists of a package, and those it has."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    (table,) = re.findall(r"where in `privacy` \|\n\|---\|---\|\n((?:\|.*\n)+)", text)
-    named = set(re.findall(r"`(\w+)`", table))
-    there = {path.stem for path in (ROOT / "twopm_flower" / "privacy").glob("*.py")}
+    (table,) = re.findall(rf"where in `{package}` \|\n\|---\|---\|\n((?:\|.*\n)+)", text)
+    there = {path.stem for path in (ROOT / "twopm_flower" / package).glob("[!_]*.py")}
+    return set(re.findall(r"`(\w+)`", table)), there
+
+
+def test_every_module_of_privacy_that_the_architecture_page_lists_exists() -> None:
+    named, there = modules_in_table("privacy")
     assert len(named) > 20
     assert named <= there
+
+
+@pytest.mark.parametrize(
+    ("package", "named_before"),
+    [("chain", {"base", "facts", "calls", "backends"}), ("signer", set())],
+)
+def test_the_architecture_page_says_what_each_module_of_chain_and_signer_is(
+    package: str, named_before: set[str]
+) -> None:
+    named, there = modules_in_table(package)
+    assert named == there - named_before
 
 
 def test_the_guide_tells_operators_the_thresholds_that_nodes_compute() -> None:

@@ -24,7 +24,7 @@ from twopm_flower.cli.output import (
     work_name,
 )
 from twopm_flower.config import ChainSettings, load_settings
-from twopm_flower.errors import ChainUnavailable
+from twopm_flower.errors import ChainUnavailable, ConfigError
 from twopm_flower.node.chain_file import open_any_reader, read_chain_file
 from twopm_flower.node.delivery import deliver as deliver_records
 from twopm_flower.node.deploy import deploy_contracts
@@ -32,6 +32,8 @@ from twopm_flower.node.provision import configure_home
 from twopm_flower.node.tasks import resolve_task
 
 app = typer.Typer(no_args_is_help=True, help="The embedded chain, the contracts, the records.")
+
+LOCAL_HOST = "127.0.0.1"
 
 PasswordFile = Annotated[
     Path | None, typer.Option(help="The file whose first line opens an encrypted key (0600).")
@@ -45,7 +47,7 @@ ChainFile = Annotated[
 @app.command(epilog="Example: twopm chain devnet --folder chain --port 8545")
 def devnet(
     folder: Annotated[Path, typer.Option(help="Where the chain is kept.")] = Path("chain"),
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = LOCAL_HOST,
     port: Annotated[int, typer.Option(help="The port; 0 lets the system choose.")] = 8545,
     family: Family = "evm",
     json: Json = False,
@@ -66,6 +68,13 @@ def devnet(
     if family == "evm":
         serve(folder, host, port, ready=lambda url, node: tell(_told(url, node)), stop=stop)
         return
+    if host != LOCAL_HOST:
+        raise ConfigError(
+            f"a local {family} chain listens on {LOCAL_HOST} only, not on {host}",
+            hint="For a ledger that others reach, docs/ledger.md has the command."
+            if family == "ledger"
+            else "Others need a real cluster: docs/chains.md.",
+        )
     with backend(family).local_chain(folder, port=port) as process:
         tell({"url": process.url, "chain_id": process.chain_id})
         while not stop.wait(0.5):

@@ -90,3 +90,20 @@ def test_every_part_of_a_contract_is_documented(name):
         names = re.findall(r"(\w+)\s*(?=[,)])", parameters.partition("(")[2])
         assert re.findall(r"@param (\w+)", above[1]) == names, match[0]
         assert above[1].count("@return") == len(re.findall(r"[,(]\s*\w", results)), match[0]
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_every_value_that_anybody_can_read_is_documented(name):
+    source = (SOURCES / "src" / f"{name}.sol").read_text()
+    read = r"^    (?!function|///)[^\n;{]*?\bpublic\b[^;{]*;"
+    values = list(re.finditer(read, source, re.MULTILINE))
+    getters = {
+        entry["name"]
+        for entry in json.loads((ARTIFACTS / f"{name}.json").read_text())["abi"]
+        if entry["type"] == "function" and f"function {entry['name']}(" not in source
+    }
+    assert len(values) == len(getters - {"eip712Domain"})
+    for match in [*values, re.search(r"^contract ", source, re.MULTILINE)]:
+        above = source[: match.start()].rstrip().splitlines()
+        comment = [line for line in above[-4:] if line.strip().startswith("///")]
+        assert any("@notice" in line for line in comment), match[0]

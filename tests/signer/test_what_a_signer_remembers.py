@@ -290,7 +290,7 @@ def test_nothing_is_signed_that_cannot_be_written_down(tmp_path):
     service, state, _ = local_service(tmp_path)
     (tmp_path / "audit.jsonl").unlink()
     (tmp_path / "audit.jsonl").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(SignerError, match="directory"):
         signs(service)
     (tmp_path / "audit.jsonl").rmdir()
     # Nothing was reserved either.

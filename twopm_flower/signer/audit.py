@@ -100,6 +100,7 @@ class AuditLog:
         self.head = check_audit(path, head, length=torn).head
         if torn is not None:
             os.truncate(path, torn)
+        self._length = path.stat().st_size
 
     def append(  # noqa: PLR0917  # one parameter for each part of an entry
         self,
@@ -111,7 +112,14 @@ class AuditLog:
         digest: str = "",
         fields: dict[str, Any] | None = None,
     ) -> Head:
-        """Write an entry, and return when it is on disk."""
+        """Write an entry, and return when it is on disk.
+
+        Raises
+        ------
+        SignerError
+            The disk is full or broken, and what was written of the entry is taken back; or
+            somebody cut, removed or added to the log meanwhile.
+        """
         entry = Entry(
             number=self.head.count + 1,
             previous=self.head.digest,
@@ -124,14 +132,38 @@ class AuditLog:
             fields=fields or {},
         )
         line = canonical_bytes(entry.model_dump(mode="json"))
-        descriptor = _open(self.path)
         try:
-            os.write(descriptor, line + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            self._write_whole(line + b"\n")
+        except OSError as error:
+            raise SignerError(
+                f"the audit log {self.path} cannot be written: {error.strerror}",
+                hint="Nothing is signed that is not written down. Make room on its disk.",
+            ) from error
         self.head = Head(entry.number, tagged_digest(TAG, line))
         return self.head
+
+    def _write_whole(self, data: bytes) -> None:
+        descriptor = _open(self.path)
+        try:
+            length = os.fstat(descriptor).st_size
+            if length != self._length:
+                raise _broken(
+                    self.path,
+                    self.head.count + 1,
+                    f"would start at byte {self._length}, and the log has {length} bytes",
+                )
+            try:
+                written = 0
+                while written < len(data):
+                    # A disk that fills up takes the first part, and says so by a number only.
+                    written += os.write(descriptor, data[written:])
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, length)
+                raise
+            self._length = length + written
+        finally:
+            os.close(descriptor)
 
 
 def read_audit(path: Path, *, length: int | None = None) -> Iterator[tuple[Entry, str]]:

@@ -110,6 +110,7 @@ class Function:
         if data[:4] != self.selector:
             raise RecordError(f"the data do not call {self.name}")
         try:
+            _size_of_all([parse(p.kind) for p in self.parameters], data[4:], 0)
             values: tuple[Any, ...] = decode([p.kind for p in self.parameters], data[4:])
         except (DecodingError, ValueError, OverflowError) as error:
             raise RecordError(f"the arguments of {self.name} cannot be read: {error}") from error
@@ -131,7 +132,9 @@ def shown(value: Any) -> str:
     elif isinstance(value, (list, tuple)):
         text = f"[{', '.join(shown(element) for element in value)}]"
     elif isinstance(value, str) and not re.fullmatch(r"0x[0-9a-fA-F]*", value):
-        text = f'"{printable(value)}"'
+        # A quote in the text would end it, and what follows would read as another argument.
+        escaped = printable(value).replace("\\", "\\\\").replace('"', '\\"')
+        text = f'"{escaped}"'
     else:
         text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 20]}… ({len(text)} long)"
@@ -158,6 +161,44 @@ def _require_whole(kind: str, value: Any, name: str) -> None:
     size = re.fullmatch(r"bytes(\d+)", kind)
     if size and not (isinstance(value, bytes) and len(value) == int(size.group(1))):
         raise RecordError(f"{name} has to be exactly {size.group(1)} bytes")
+
+
+def _size_of_all(kinds: Sequence[Any], data: bytes, start: int) -> int:
+    # Pointers may lead to one place many times: a little data would decode to gigabytes. Call
+    # data in their one form are as long as what they hold.
+    size, place = 0, start
+    for kind in kinds:
+        if kind.is_dynamic:
+            size += 32 + _size_of(kind, data, start + _word(data, place))
+            place += 32
+        else:
+            fixed = _size_of(kind, data, place)
+            size, place = size + fixed, place + fixed
+        if size > len(data):
+            raise RecordError("parts of the call data are used twice: something is hidden in them")
+    return size
+
+
+def _size_of(kind: Any, data: bytes, place: int) -> int:
+    if kind.is_array:
+        counted = not kind.arrlist[-1]
+        count = _word(data, place) if counted else kind.arrlist[-1][0]
+        head = 32 if counted else 0
+        if count * 32 > len(data):
+            raise RecordError(
+                f"the arguments cannot be read: the data are too short for {count} elements"
+            )
+        return head + _size_of_all([kind.item_type] * count, data, place + head)
+    if hasattr(kind, "components"):
+        return _size_of_all(kind.components, data, place)
+    first = _word(data, place)
+    return 32 + -(-first // 32) * 32 if kind.is_dynamic else 32
+
+
+def _word(data: bytes, place: int) -> int:
+    if place + 32 > len(data):
+        raise RecordError("the arguments cannot be read: the call data are cut off")
+    return int.from_bytes(data[place : place + 32])
 
 
 def _parts(kind: str, count: int) -> list[str]:

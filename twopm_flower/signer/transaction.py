@@ -20,6 +20,8 @@ MAX_DATA_BYTES: Final = 256 * 1024
 TYPE: Final = 2
 # go-ethereum's txpool.pricebump
 BUMP_PERCENT: Final = 10
+# of a signed transaction; a list with more is not worth reading to its end
+MAX_ITEMS: Final = 12
 _NAMES: Final = {
     "chain_id": "chainId",
     "nonce": "nonce",
@@ -222,6 +224,8 @@ def _read(data: bytes, *, depth: int) -> tuple[Any, bytes]:
     while body:
         item, body = _read(body, depth=depth + 1)
         items.append(item)
+        if len(items) > MAX_ITEMS:
+            raise RecordError(f"a list in the transaction has more than {MAX_ITEMS} elements")
     return items, rest
 
 

@@ -24,6 +24,8 @@ DOMAIN_FIELDS: Final = (
 )
 MAX_TYPES: Final = 32
 MAX_DEPTH: Final = 8
+# Taking a type apart costs the square of its length.
+MAX_TYPE_LENGTH: Final = 200
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _ARRAY = re.compile(r"(.+)\[(\d*)\]")
 _INTEGER = re.compile(r"(u?)int(\d+)")
@@ -149,6 +151,11 @@ def _types(value: Any) -> Types:
                 member["name"]
             ):
                 raise RecordError(f"a member of {name[:60]} has a name that is none")
+            if len(member["type"]) > MAX_TYPE_LENGTH:
+                raise RecordError(
+                    f"a type of {len(member['type'])} characters is no type; "
+                    f"at most {MAX_TYPE_LENGTH} are read"
+                )
             out[name].append({"name": member["name"], "type": member["type"]})
         if len({member["name"] for member in out[name]}) != len(members):
             raise RecordError(f"a member of {name[:60]} is there twice")

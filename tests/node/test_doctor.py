@@ -31,7 +31,9 @@ def bad(home, app=None):
 def test_a_fresh_node_is_in_order(home):
     # Nobody serves the chain of this test: its database is read instead.
     assert bad(home) == []
-    assert "the pinned chain" in next(f.detail for f in found(home) if f.subject == "chain")
+    detail = next(f.detail for f in found(home) if f.subject == "chain")
+    assert "the pinned chain (evm)" in detail
+    assert detail.startswith("the files in")
 
 
 def test_every_bad_finding_says_how_to_mend_it(home):

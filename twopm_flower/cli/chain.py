@@ -25,7 +25,7 @@ from twopm_flower.cli.output import (
 )
 from twopm_flower.config import ChainSettings, load_settings
 from twopm_flower.errors import ChainUnavailable, ConfigError
-from twopm_flower.node.chain_file import open_any_reader, read_chain_file
+from twopm_flower.node.chain_file import open_any_reader, read_chain_file, where_read
 from twopm_flower.node.delivery import deliver as deliver_records
 from twopm_flower.node.deploy import deploy_contracts
 from twopm_flower.node.provision import configure_home
@@ -118,7 +118,7 @@ def deploy(  # noqa: PLR0917  # one parameter for each option
         print_json(shown)
         return
     fields({name.replace("_", " "): value for name, value in shown.items()})
-    say("Hand chain.toml to every operator over a channel that they trust.")
+    say(f"Hand {plain(out.name)} to every operator over a channel that they trust.")
 
 
 @app.command(epilog="Example: twopm chain use chain.toml --key coordinator.key")
@@ -157,13 +157,14 @@ def status(chain: ChainFile = None, home: Home = None, json: Json = False) -> No
         "task_registry": settings.task_registry,
         "head_block": (now := reader.status()).head_block,
         "final_block": now.final_block,
-        "endpoint": now.endpoint,
+        "endpoint": where_read(settings, now.endpoint),
     }
     if json:
         print_json(shown)
         return
     fields({name.replace("_", " "): value for name, value in shown.items()})
-    say("[green]This is the pinned chain, with the contracts of this version.[/]")
+    ours = {"evm": "contracts", "solana": "program"}.get(settings.family, "rules")
+    say(f"[green]This is the pinned chain, with the {ours} of this version.[/]")
 
 
 @app.command(epilog="Example: twopm chain deliver 0x3fa9")

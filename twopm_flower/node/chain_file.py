@@ -63,6 +63,20 @@ def make_chain_settings(
     )
 
 
+def where_read(chain: ChainSettings, endpoint: str) -> str:
+    """Return where a reader of :func:`open_any_reader` reads, for people.
+
+    Parameters
+    ----------
+    chain : ChainSettings
+    endpoint : str
+        What the reader's status says.
+    """
+    if any(url in endpoint for url in (chain.rpc_url, *chain.fallback_rpc_urls)):
+        return endpoint
+    return f"the files in {chain.devnet_folder}, for no endpoint answers"
+
+
 def open_any_reader(chain: ChainSettings) -> ChainReader:
     """Return a reader of the pinned chain, which has answered and is the right one.
 

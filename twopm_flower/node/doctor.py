@@ -17,7 +17,7 @@ from twopm_flower.config import Settings, load_settings
 from twopm_flower.errors import DataError, RealDataMissingError, TwopmError
 from twopm_flower.federated.home import NodeHome
 from twopm_flower.federated.progress import is_forgotten
-from twopm_flower.node.chain_file import open_any_reader
+from twopm_flower.node.chain_file import open_any_reader, where_read
 from twopm_flower.node.data_files import find_data
 from twopm_flower.node.delivery import undelivered
 from twopm_flower.node.forgetting import leftover_keys
@@ -213,11 +213,12 @@ def _chain(settings: Settings) -> tuple[list[Finding], ChainReader | None]:
         return [Finding("chain", "note", "none is configured", remedy)], None
     try:
         reader = open_any_reader(settings.chain)
-        head = reader.head_block()
+        now = reader.status()
     except TwopmError as error:
         remedy = error.hint or "Start it, or correct rpc_url in config.toml."
         return [Finding("chain", "bad", error.message, remedy)], None
-    found = f"{settings.chain.rpc_url} is the pinned chain, at block {head}"
+    place = where_read(settings.chain, now.endpoint)
+    found = f"{place}: the pinned chain ({settings.chain.family}), at block {now.head_block}"
     return [Finding("chain", "good", found)], reader
 
 

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from signer_stage import local_service, membership, transaction
+from signer_stage import CANCEL, TASK, local_service, membership, transaction
 
 from twopm_flower.errors import RecordError, SignerError
 from twopm_flower.signer.audit import check_audit
@@ -109,4 +109,18 @@ def test_a_log_that_is_cut_or_removed_under_the_signer_ends_signing(tmp_path, le
     with pytest.raises(SignerError, match="changed the log") as raised:
         service.call("eth_signTransaction", [transaction(nonce="0x1")], client="a test")
     assert "entry 2" in raised.value.message
+    state.close()
+
+
+def test_asking_for_one_large_transaction_again_and_again_does_not_fill_the_disk(tmp_path):
+    service, state, _ = local_service(tmp_path)
+    asked = transaction(data="0x" + CANCEL.encode([TASK, "a" * 200_000]).hex())
+    log = tmp_path / "audit.jsonl"
+    sizes = []
+    for _ in range(3):
+        service.call("eth_signTransaction", [asked], client="a thief")
+        sizes.append(log.stat().st_size)
+    assert sizes[0] > 400_000
+    assert sizes[2] - sizes[0] < 4000
+    assert check_audit(log, state.head()).signed == 3
     state.close()

@@ -43,7 +43,8 @@ class Entry(Record):
     digest : str
         What was signed, in hexadecimal; empty if nothing was.
     fields : dict
-        The transaction or the typed data, as asked for and allowed.
+        The transaction or the typed data, as asked for and allowed; empty where the same
+        transaction was signed before.
     """
 
     number: Uint53

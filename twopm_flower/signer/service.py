@@ -165,8 +165,13 @@ class SigningService:
         words = self._judge.transaction(transaction)
         digest = transaction.signing_hash
         with self._state.writing():
-            self._state.reserve(transaction, self.account, self._policy.limits, now=self._clock())
-            self._note("signed", method, client, words, digest.hex(), transaction.to_fields())
+            new = self._state.reserve(
+                transaction, self.account, self._policy.limits, now=self._clock()
+            )
+            # A repetition is bound by no rate of transactions: it names the entry that has the
+            # fields by its digest, or asking again and again would fill the disk.
+            fields = transaction.to_fields() if new else {}
+            self._note("signed", method, client, words, digest.hex(), fields)
         raw = transaction.with_signature(self._sign(digest))
         return {
             "raw": "0x" + raw.hex(),

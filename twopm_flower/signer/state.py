@@ -117,8 +117,8 @@ class SignerState:
 
     def reserve(
         self, transaction: Transaction, account: str, limits: Limits, *, now: float
-    ) -> None:
-        """Give a nonce to a transaction, for good.
+    ) -> bool:
+        """Give a nonce to a transaction, for good; return whether it is a new one.
 
         A transaction that was signed before may be signed again: it takes effect once.
 
@@ -130,7 +130,7 @@ class SignerState:
         """
         digest = transaction.signing_hash.hex()
         if self._database.execute("SELECT 1 FROM signed WHERE digest = ?", (digest,)).fetchone():
-            return
+            return False
         place = (transaction.chain_id, account, str(transaction.nonce))
         before = self._database.execute(
             "SELECT fields FROM signed WHERE chain_id = ? AND account = ? AND nonce = ?"
@@ -151,6 +151,7 @@ class SignerState:
                 now,
             ),
         )
+        return True
 
     def count(self, kind: str, limits: Limits, *, now: float) -> None:
         """Count a ``transaction`` or a ``statement``.

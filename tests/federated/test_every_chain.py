@@ -121,6 +121,7 @@ def test_the_bundle_of_one_chain_is_refused_against_another(stories):
     assert report.exit_code == 1
     assert report.first_failure is not None
     assert (report.first_failure.number, report.anchored) == (2, False)
+    assert "deployment.family" in report.first_failure.detail
 
     deployment = there.federation.stage.deployment
     moved = here.federation.bundle().model_copy(update={"deployment": deployment})

@@ -10,9 +10,8 @@ import {NodeRegistry} from "./NodeRegistry.sol";
 /// signed by the node; anybody may relay it and pay for it.
 contract DataRegistry is EIP712 {
     /// @notice EIP-712 type of a commitment to one version of a dataset.
-    bytes32 public constant DATA_PUBLICATION_TYPEHASH = keccak256(
-        "DataPublication(address node,bytes32 dataset,uint32 version,bytes32 commitment,uint64 samples)"
-    );
+    bytes32 public constant DATA_PUBLICATION_TYPEHASH =
+        keccak256("DataPublication(address node,bytes32 dataset,uint32 version,bytes32 commitment,uint64 samples)");
 
     /// @notice The register that tells which nodes exist.
     NodeRegistry public immutable nodeRegistry;

@@ -74,9 +74,7 @@ contract NodeRegistry is EIP712 {
     function depart(address node, uint256 deadline, bytes calldata signature) external {
         if (sealingKeyOf[node] == bytes32(0)) revert NotRegistered(node);
         uint256 nonce = nonceOf[node]++;
-        _requireStatement(
-            node, deadline, keccak256(abi.encode(DEPARTURE_TYPEHASH, node, nonce, deadline)), signature
-        );
+        _requireStatement(node, deadline, keccak256(abi.encode(DEPARTURE_TYPEHASH, node, nonce, deadline)), signature);
         delete sealingKeyOf[node];
         emit NodeLeft(node, nonce);
     }

@@ -296,13 +296,10 @@ contract TaskRegistry is EIP712 {
     /// @param quorum How many members must sign the same final model; at least one.
     /// @param maxSamples The largest number of samples that a member may claim.
     /// @return taskId Its identifier, which no other task on any chain shares.
-    function createTask(
-        bytes32 termsDigest,
-        uint32 rounds,
-        uint16 minContributors,
-        uint16 quorum,
-        uint64 maxSamples
-    ) external returns (bytes32 taskId) {
+    function createTask(bytes32 termsDigest, uint32 rounds, uint16 minContributors, uint16 quorum, uint64 maxSamples)
+        external
+        returns (bytes32 taskId)
+    {
         if (termsDigest == bytes32(0) || rounds == 0 || minContributors < 2 || quorum == 0 || maxSamples == 0) {
             revert BadTerms(termsDigest, rounds, minContributors, quorum, maxSamples);
         }
@@ -362,13 +359,9 @@ contract TaskRegistry is EIP712 {
     /// @param attempt The attempt, from 1.
     /// @param manifestDigest The digest of its manifest.
     /// @param updatesRoot The Merkle root of its updates.
-    function recordRound(
-        bytes32 taskId,
-        uint32 round,
-        uint32 attempt,
-        bytes32 manifestDigest,
-        bytes32 updatesRoot
-    ) external {
+    function recordRound(bytes32 taskId, uint32 round, uint32 attempt, bytes32 manifestDigest, bytes32 updatesRoot)
+        external
+    {
         Task storage task = _taskOfCaller(taskId);
         if (task.state != State.Running) revert WrongState(taskId, task.state);
         if (manifestDigest == bytes32(0) || updatesRoot == bytes32(0)) revert ZeroDigest();
@@ -451,12 +444,10 @@ contract TaskRegistry is EIP712 {
     }
 
     /// @dev Reverts unless the node may join and has signed that it wants to.
-    function _requireConsent(
-        bytes32 taskId,
-        bytes32 termsDigest,
-        uint64 maxSamples,
-        Joining calldata joining
-    ) private view {
+    function _requireConsent(bytes32 taskId, bytes32 termsDigest, uint64 maxSamples, Joining calldata joining)
+        private
+        view
+    {
         address node = joining.node;
         uint64 samples = joining.samples;
         if (samplesOf[taskId][node] != 0) revert AlreadyMember(taskId, node);
@@ -489,8 +480,7 @@ contract TaskRegistry is EIP712 {
         if (task.state != State.Running) revert WrongState(taskId, task.state);
         if (modelDigest == bytes32(0) || metricsDigest == bytes32(0)) revert ZeroDigest();
         uint32 round = task.lastRound;
-        bytes32 given =
-            _chain(last.previousHead, taskId, round, last.attempt, last.manifestDigest, last.updatesRoot);
+        bytes32 given = _chain(last.previousHead, taskId, round, last.attempt, last.manifestDigest, last.updatesRoot);
         if (given != task.head) revert HeadMismatch(given, task.head);
         if (signatures.length < task.quorum) revert QuorumMissed(signatures.length, task.quorum);
         bytes32 structHash = keccak256(

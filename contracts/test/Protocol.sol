@@ -103,9 +103,7 @@ contract Protocol is Signing {
         bytes memory signature = _signature(
             _key(_signer(who, signer)),
             address(data),
-            keccak256(
-                abi.encode(data.DATA_PUBLICATION_TYPEHASH(), node, bytes32(uint256(1)), number, committed, rows)
-            )
+            keccak256(abi.encode(data.DATA_PUBLICATION_TYPEHASH(), node, bytes32(uint256(1)), number, committed, rows))
         );
         bool allowed = keyOf[node] != 0 && committed != 0 && rows != 0 && number == versionOf[node] + 1
             && _signer(who, signer) == who % NODES;
@@ -128,12 +126,10 @@ contract Protocol is Signing {
         bool allowed = m.rounds != 0 && m.minContributors >= 2 && m.quorum != 0 && m.maxSamples != 0;
         vm.prank(m.coordinator);
         try tasks.createTask(
-            keccak256("terms"),
-            uint32(m.rounds),
-            uint16(m.minContributors),
-            uint16(m.quorum),
-            uint64(m.maxSamples)
-        ) returns (bytes32 taskId) {
+            keccak256("terms"), uint32(m.rounds), uint16(m.minContributors), uint16(m.quorum), uint64(m.maxSamples)
+        ) returns (
+            bytes32 taskId
+        ) {
             _expect(allowed, "create");
             _expect(models[taskId].state == 0, "a new identifier");
             models[taskId] = m;
@@ -153,7 +149,9 @@ contract Protocol is Signing {
         vm.prank(_coordinator(taskId, caller));
         try tasks.join(taskId, joinings) {
             _expect(allowed, "join");
-            for (uint256 i = 0; i < 2; ++i) samplesOf[taskId][joinings[i].node] = joinings[i].samples;
+            for (uint256 i = 0; i < 2; ++i) {
+                samplesOf[taskId][joinings[i].node] = joinings[i].samples;
+            }
             m.members += 2;
             m.roster = roster;
         } catch {
@@ -292,7 +290,9 @@ contract Protocol is Signing {
     /// @dev The numbers of the nodes whose bit is set, sorted by their addresses.
     function _chosen(uint8 bits, bool falling) private pure returns (uint256[] memory chosen) {
         uint256 total;
-        for (uint256 i = 0; i < NODES; ++i) total += (bits >> i) & 1;
+        for (uint256 i = 0; i < NODES; ++i) {
+            total += (bits >> i) & 1;
+        }
         chosen = new uint256[](total);
         uint256 filled;
         for (uint256 i = 0; i < NODES; ++i) {
@@ -354,9 +354,7 @@ contract Protocol is Signing {
     }
 
     function _chained(bytes32 roster, TaskRegistry.Joining memory joining) private pure returns (bytes32) {
-        return keccak256(
-            abi.encode(roster, joining.node, joining.samples, joining.dataCommitment, joining.sealingKey)
-        );
+        return keccak256(abi.encode(roster, joining.node, joining.samples, joining.dataCommitment, joining.sealingKey));
     }
 
     /// @dev Who signs for a node: now and then another one.

@@ -12,7 +12,9 @@ contract ProtocolInvariants is Signing {
     function setUp() public {
         vm.warp(1_000_000);
         protocol = new Protocol();
-        for (uint256 i = 0; i < protocol.NODES(); ++i) protocol.register(i, 1, uint8(1 + (i % 3)), false, false);
+        for (uint256 i = 0; i < protocol.NODES(); ++i) {
+            protocol.register(i, 1, uint8(1 + (i % 3)), false, false);
+        }
     }
 
     function targetContracts() public view returns (address[] memory targets) {

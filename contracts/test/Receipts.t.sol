@@ -33,7 +33,9 @@ contract Receipts is Signing {
         receipts.anchor(root, count);
     }
 
-    function testFuzz_only_leaves_of_an_anchored_batch_are_included(bytes32 left, bytes32 right, bytes32 foreign) public {
+    function testFuzz_only_leaves_of_an_anchored_batch_are_included(bytes32 left, bytes32 right, bytes32 foreign)
+        public
+    {
         vm.assume(left != right && foreign != left && foreign != right);
         bytes32 root = left < right ? keccak256(abi.encode(left, right)) : keccak256(abi.encode(right, left));
         bytes32[] memory proof = new bytes32[](1);

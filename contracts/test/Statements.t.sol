@@ -105,14 +105,18 @@ contract Statements is Signing {
         TaskRegistry elsewhere = new TaskRegistry(nodes);
         bytes32[] memory ids = new bytes32[](5);
         ids[0] = _create(tasks, first);
-        for (uint256 i = 0; i <= times % 4; ++i) ids[1] = _create(tasks, first);
+        for (uint256 i = 0; i <= times % 4; ++i) {
+            ids[1] = _create(tasks, first);
+        }
         ids[2] = _create(tasks, second);
         ids[3] = _create(elsewhere, first);
         vm.chainId(chain);
         TaskRegistry split = new TaskRegistry(nodes);
         ids[4] = _create(split, first);
         for (uint256 i = 0; i < ids.length; ++i) {
-            for (uint256 j = 0; j < i; ++j) require(ids[i] != ids[j], "the same identifier");
+            for (uint256 j = 0; j < i; ++j) {
+                require(ids[i] != ids[j], "the same identifier");
+            }
         }
         require(ids[4] == keccak256(abi.encode(chain, address(split), first, 0)), "made of other parts");
     }
@@ -126,9 +130,7 @@ contract Statements is Signing {
         bytes32 structHash = keccak256(
             abi.encode(data.DATA_PUBLICATION_TYPEHASH(), _node(number), dataset, version, bytes32("data"), uint64(1))
         );
-        data.publish(
-            _node(number), dataset, version, "data", 1, _signature(_key(number), address(data), structHash)
-        );
+        data.publish(_node(number), dataset, version, "data", 1, _signature(_key(number), address(data), structHash));
     }
 
     function _registration(uint256 number, address verifying, bytes32 sealingKey, uint256 nonce, uint256 deadline)

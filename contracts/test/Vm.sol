@@ -32,9 +32,8 @@ abstract contract Signing {
 
     /// @dev EIP-712, written out once more so that the contracts' own is checked by another.
     function _signature(uint256 key, address verifying, bytes32 structHash) internal view returns (bytes memory) {
-        bytes32 domain = keccak256(
-            abi.encode(DOMAIN_TYPEHASH, keccak256("twopm-flower"), keccak256("1"), block.chainid, verifying)
-        );
+        bytes32 domain =
+            keccak256(abi.encode(DOMAIN_TYPEHASH, keccak256("twopm-flower"), keccak256("1"), block.chainid, verifying));
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", domain, structHash)));
         return abi.encodePacked(r, s, v);
     }

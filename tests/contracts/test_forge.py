@@ -43,6 +43,13 @@ def test_the_contracts_do_what_the_model_says_whatever_is_tried():
     assert f"{written} tests passed, 0 failed, 0 skipped" in done.stdout
 
 
+def test_the_sources_are_formatted():
+    done = subprocess.run(
+        [FORGE, "fmt", "--check"], cwd=CONTRACTS, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"run `forge fmt` in contracts/\n{done.stdout}"
+
+
 CHANGES = {
     "a finalised task revives": (
         "        task.state = State.Finalised;\n",

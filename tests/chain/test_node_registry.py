@@ -3,8 +3,8 @@ import time
 import pytest
 from chain_stage import FAR_FUTURE, digest, new_node
 
-from twopm_flower.chain.contracts import load_contract
 from twopm_flower.errors import TransactionReverted
+from twopm_flower.records.statements import Registration, sign
 
 
 def register(stage, node, key, signature, deadline=FAR_FUTURE):
@@ -59,8 +59,6 @@ def test_a_registration_holds_for_what_was_signed_only(stage, key, deadline):
 
 def test_a_registration_for_another_contract_is_refused(stage):
     node = new_node()
-    from twopm_flower.records.statements import Registration, sign
-
     statement = Registration(node=node.address, sealing_key=digest(1), nonce=0, deadline=FAR_FUTURE)
     signature = sign(statement, node, stage.task_domain).signature
     with pytest.raises(TransactionReverted, match="WrongSigner"):
@@ -94,46 +92,35 @@ def test_a_signature_in_its_other_form_is_refused(stage):
         register(stage, node, digest(1), "0x" + malleated.hex())
 
 
-def departure(stage, node, nonce, deadline=FAR_FUTURE):
-    fields = [("node", "address"), ("nonce", "uint256"), ("deadline", "uint256")]
-    types = {"Departure": [{"name": name, "type": kind} for name, kind in fields]}
-    message = {"node": node.address, "nonce": nonce, "deadline": deadline}
-    raw = node.sign_typed_data(stage.node_domain.typed(), types, "Departure", message)
-    return "0x" + raw.hex()
-
-
-def depart(stage, devnet, node, signature, deadline=FAR_FUTURE):
-    """The connector does not offer this yet, so the contract is called directly."""
-    from web3 import Web3
-
-    from twopm_flower.chain.evm_account import EvmAccount
-    from twopm_flower.chain.evm_rpc import EvmRpc
-
-    address = stage.connector.deployment().node_registry
-    contract = Web3().eth.contract(address=address, abi=load_contract("NodeRegistry").abi)
-    data = contract.encode_abi("depart", args=[node.address, deadline, signature])
-    account = EvmAccount(EvmRpc(devnet.rpc), devnet.signer, devnet.chain_id)
-    return account.transact("depart", data, to=address)
-
-
-def test_a_node_that_leaves_has_no_key_and_cannot_be_made_to_leave_twice(stage, devnet):
+def test_a_node_that_leaves_has_no_key_and_cannot_be_made_to_leave_twice(stage):
     node = new_node()
     stage.register(node)
-    signature = departure(stage, node, nonce=1)
-    depart(stage, devnet, node, signature)
+    signature = stage.departure(node, nonce=1)
+    stage.connector.deregister_node(node.address, FAR_FUTURE, signature)
     assert stage.connector.registered_key(node.address) is None
     assert stage.connector.registration_nonce(node.address) == 2
     stage.register(node)
     with pytest.raises(TransactionReverted, match="WrongSigner"):
-        depart(stage, devnet, node, signature)
+        stage.connector.deregister_node(node.address, FAR_FUTURE, signature)
     assert stage.connector.registered_key(node.address) is not None
 
 
-def test_only_the_node_itself_makes_itself_leave(stage, devnet):
+def test_only_the_node_itself_makes_itself_leave(stage):
     node, thief = new_node(), new_node()
     stage.register(node)
+    by_thief, of_thief = stage.departure(thief, nonce=1), stage.departure(thief, nonce=0)
     with pytest.raises(TransactionReverted, match="WrongSigner"):
-        depart(stage, devnet, node, departure(stage, thief, nonce=1))
+        stage.connector.deregister_node(node.address, FAR_FUTURE, by_thief)
     with pytest.raises(TransactionReverted, match="NotRegistered"):
-        depart(stage, devnet, thief, departure(stage, thief, nonce=0))
+        stage.connector.deregister_node(thief.address, FAR_FUTURE, of_thief)
     assert stage.connector.registered_key(node.address) is not None
+
+
+def test_a_departure_after_its_deadline_is_refused(stage):
+    node = new_node()
+    stage.register(node)
+    deadline = int(time.time()) - 60
+    signature = stage.departure(node, nonce=1, deadline=deadline)
+    with pytest.raises(TransactionReverted) as refusal:
+        stage.connector.deregister_node(node.address, deadline, signature)
+    assert refusal.value.error_name == "DeadlinePassed"

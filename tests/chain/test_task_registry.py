@@ -1,10 +1,12 @@
+"""What the connector tells of tasks, and how the contract's rules come back through it.
+
+Who may do what, wherever a task stands, is in tests/contracts/test_task_states.py.
+"""
+
 import pytest
-from chain_stage import Stage, digest, in_signing_order, new_node
+from chain_stage import digest, in_signing_order, new_node
 
 from twopm_flower.chain.base import FinalRound, RoundCall
-from twopm_flower.chain.evm import EvmConnector
-from twopm_flower.chain.evm_account import EvmAccount
-from twopm_flower.chain.evm_rpc import EvmRpc
 from twopm_flower.errors import RecordConflict, TransactionReverted
 
 GAS_PER_RECORD = 60_000
@@ -12,27 +14,6 @@ GAS_PER_RECORD = 60_000
 
 def refused(error_name):
     return pytest.raises(TransactionReverted, match=f"{error_name}\\(|{error_name}$")
-
-
-@pytest.fixture(scope="session")
-def stranger(devnet, deployment):
-    """Another coordinator on the same chain, with money of its own."""
-    signer = new_node()
-    rpc = EvmRpc(devnet.rpc)
-    fields = {
-        "type": 2,
-        "chainId": devnet.chain_id,
-        "nonce": rpc.web3.eth.get_transaction_count(devnet.signer.address),
-        "to": signer.address,
-        "data": "0x",
-        "value": 10**20,
-        "gas": 21_000,
-        "maxFeePerGas": 10**11,
-        "maxPriorityFeePerGas": 1,
-    }
-    sent = rpc.web3.eth.send_raw_transaction(devnet.signer.sign_transaction(fields))
-    EvmAccount(rpc, signer, devnet.chain_id).wait("0x" + bytes(sent).hex())
-    return Stage(EvmConnector(devnet.rpc, deployment, signer))
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +30,6 @@ def test_a_task_tells_what_was_agreed(stage):
     assert (task.last_round, task.last_attempt, task.members) == (0, 0, 0)
     assert task.terms_digest == digest(77)
     assert task.model_digest is None
-
-
-def test_task_ids_never_collide(stage, stranger):
-    ids = [stage.create() for _ in range(3)] + [stranger.create() for _ in range(3)]
-    assert len(set(ids)) == 6
 
 
 @pytest.mark.parametrize(
@@ -320,73 +296,6 @@ def test_a_task_does_not_end_with_nothing(stage, nodes, finished, digests):
         stage.connector.finalise_task(finished, stage.last_record(finished), *digests, {})
 
 
-def tries(stage, nodes):
-    """Everything that a coordinator can do with a task."""
-    return {
-        "join": lambda task_id: stage.join(task_id, nodes[0]),
-        "start": stage.connector.start_task,
-        "record": lambda task_id: stage.connector.record_round(task_id, 1, 9, digest(1), digest(2)),
-        "finalise": lambda task_id: stage.connector.finalise_task(
-            task_id,
-            FinalRound(digest(0), 1, digest(1), digest(2)),
-            digest(7),
-            digest(8),
-            {},
-        ),
-        "cancel": lambda task_id: stage.connector.cancel_task(task_id, "no longer needed"),
-    }
-
-
-def test_nothing_leaves_finalised(stage, nodes):
-    task_id = stage.finished_rounds(nodes, rounds=1)
-    ended = stage.finalise(task_id, nodes)
-    for what in ("join", "start", "record", "cancel"):
-        with refused("WrongState"):
-            tries(stage, nodes)[what](task_id)
-    assert stage.state(task_id).state == "finalised"
-    assert stage.connector.finalisation(task_id) == ended
-
-
-@pytest.mark.parametrize("running", [False, True])
-def test_nothing_leaves_cancelled(stage, nodes, running):
-    task_id = stage.running_task(nodes) if running else stage.create()
-    stage.connector.cancel_task(task_id, "too few nodes")
-    for attempt in tries(stage, nodes).values():
-        with refused("WrongState"):
-            attempt(task_id)
-    assert stage.state(task_id).state == "cancelled"
-
-
-@pytest.mark.parametrize("what", ["record", "finalise"])
-def test_an_open_task_has_no_rounds(stage, nodes, what):
-    with refused("WrongState"):
-        tries(stage, nodes)[what](stage.create())
-
-
-@pytest.mark.parametrize("what", ["join", "start"])
-def test_a_running_task_has_a_closed_roster(stage, nodes, what):
-    task_id = stage.running_task(nodes)
-    with refused("WrongState"):
-        tries(stage, nodes)[what](task_id)
-
-
-def test_only_the_coordinator_moves_a_task(stage, stranger, nodes):
-    task_id = stage.running_task(nodes)
-    stranger.keys.update(stage.keys)
-    for attempt in tries(stranger, nodes).values():
-        with refused("NotCoordinator"):
-            attempt(task_id)
-    assert stage.state(task_id).state == "running"
-
-
-@pytest.mark.parametrize("what", ["start", "record", "finalise", "cancel"])
-def test_a_task_that_was_never_created_is_unknown(stage, nodes, what):
-    with refused("UnknownTask"):
-        tries(stage, nodes)[what](digest(4))
-    with refused("UnknownTask"):
-        stage.state(digest(4))
-
-
 def test_a_reason_is_a_sentence_not_a_novel(stage):
     task_id = stage.create()
     with refused("ReasonTooLong"):
@@ -399,5 +308,5 @@ def test_a_round_costs_the_same_for_any_number_of_nodes(stage, nodes, members):
     roster = nodes + stage.registered_nodes(members - 3)
     task_id = stage.running_task(roster, rounds=3, min_contributors=members)
     gas = [stage.record(task_id, round_number).gas_used for round_number in (1, 2, 3)]
-    assert max(gas[1:]) <= GAS_PER_RECORD
+    assert max(gas) <= GAS_PER_RECORD
     assert abs(gas[1] - gas[2]) < 100

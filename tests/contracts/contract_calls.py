@@ -88,9 +88,8 @@ class Contracts:
         }
         if to is not None:
             fields["to"] = to
-        return eth.get_transaction_receipt(
-            eth.send_raw_transaction(account.sign_transaction(fields))
-        )
+        sent = eth.send_raw_transaction(account.sign_transaction(fields))
+        return eth.wait_for_transaction_receipt(sent, poll_latency=0.01)
 
     def fund(self, account: LocalSigner) -> None:
         self.transact(self.devnet.signer, "0x", to=account.address, value=10**20)

@@ -1,13 +1,16 @@
 """What transactions cost: never more than promised, and never another figure unnoticed."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from anvil_process import ANVIL_KEY, running_anvil
 from contract_calls import Contracts
 from gas_measurement import SNAPSHOT, measure
 
 from twopm_flower.chain.contracts import CONTRACTS, load_contract
 from twopm_flower.chain.devnet import Devnet
+from twopm_flower.signer.keystore import LocalSigner
 
 MOST_CODE = 24_576  # EIP-170
 RENEW = "python tests/contracts/gas_measurement.py > contracts/gas.json"
@@ -21,6 +24,13 @@ def gas(tmp_path_factory):
 
 def test_gas_is_what_the_snapshot_says(gas):
     assert gas == json.loads(SNAPSHOT.read_text(encoding="utf-8"))["gas"], f"renew it: {RENEW}"
+
+
+@pytest.mark.slow
+def test_another_implementation_of_the_chain_counts_the_same(gas):
+    with running_anvil() as url:
+        anvil = SimpleNamespace(rpc=url, chain_id=31337, signer=LocalSigner(ANVIL_KEY))
+        assert measure(Contracts(anvil)) == gas
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,9 @@ def test_nothing_is_left_running(told: dict[str, Any], folder: Path) -> None:
     assert still_running(folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+)
 def test_interrupting_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "kept"
     process = subprocess.Popen(

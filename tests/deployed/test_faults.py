@@ -97,6 +97,8 @@ def test_a_run_survives_a_killed_node_and_a_chain_outage(stage: Stage) -> None:
     assert {round_ for round_, _ in attempts} == set(range(1, ROUNDS + 1))
 
 
+# In process the same is asked of every stage of a round (tests/federated/test_dropouts.py).
+@pytest.mark.full
 def test_a_run_with_too_few_nodes_left_stops_and_says_what_to_do(stage: Stage) -> None:
     homes = dict(list(stage.federation.homes.items())[:3])
     with stage.deployment() as deployment:

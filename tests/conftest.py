@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +45,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--full", action="store_true", help="as --all, and the largest counts, too (hours)"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A quarter of hypothesis' own number of examples; where a test names its own, that counts.
+    hypothesis.settings.register_profile("lean", max_examples=25)
+    if not config.getoption("full"):
+        hypothesis.settings.load_profile("lean")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

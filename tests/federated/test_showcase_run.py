@@ -70,7 +70,7 @@ def test_the_showcase_gives_bit_equal_models_with_and_without_encryption(
     assert result.evaluate_metrics_clientapp[1]["mean-correct"] > 0.8
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_encrypted_showcase_comes_within_a_point_of_the_centralised_regression(
     tmp_path, monkeypatch, student_data
 ):

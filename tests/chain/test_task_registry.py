@@ -9,6 +9,9 @@ from chain_stage import digest, in_signing_order, new_node
 from twopm_flower.chain.base import FinalRound, RoundCall
 from twopm_flower.errors import RecordConflict, TransactionReverted
 
+# The suite of all chains (tests/conformance) asks the same of the rules, on this chain, too.
+pytestmark = pytest.mark.full
+
 GAS_PER_RECORD = 60_000
 
 

@@ -123,7 +123,7 @@ def test_a_new_app_trains_and_verifies_by_the_readmes_commands(
     assert "Every step holds." in answer.stdout
 
 
-@pytest.mark.simulation
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_the_table_in_the_readme_is_what_the_demo_prints(
     tmp_path: Path, student_data: Path

@@ -20,7 +20,7 @@ from twopm_flower.chain.base import ChainEvent, EventReading
 from twopm_flower.chain.event_continuity import continues
 from twopm_flower.chain.process_lock import ProcessLock
 from twopm_flower.chain.sqlite_writing import writing
-from twopm_flower.errors import WrongChain
+from twopm_flower.errors import ChainError, ChainUnavailable, WrongChain
 from twopm_flower.records.digest import tagged_digest
 
 BLOCKS_AT_ONCE = 2000
@@ -87,7 +87,7 @@ class EventStream:
     first_block : int
         Where a new stream starts.
     blocks_at_once : int
-        How many blocks one question covers.
+        How many blocks one question covers at most; fewer where the endpoint refuses so many.
     retract_after : int
         An event that was handed over is retracted when its block is gone and it has not come
         back within this many blocks.
@@ -118,7 +118,7 @@ class EventStream:
         self._reader = reader
         self._confirmations = confirmations
         self._first_block = first_block
-        self._blocks_at_once = blocks_at_once
+        self._blocks_at_once = self._span = blocks_at_once
         self._retract_after = retract_after
         self._lock = threading.RLock()
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,8 @@ class EventStream:
         Raises
         ------
         ChainUnavailable
-            Nobody answers; what was read before is handed over first.
+            Nobody answers, or not with blocks this old; what was read before is handed over
+            first.
         WrongChain
             The endpoint hides events: what it shows does not add up.
         """
@@ -211,12 +212,15 @@ class EventStream:
             cursor = ancestor
         if last_readable == cursor:
             return False
-        first, last = cursor + 1, min(last_readable, cursor + self._blocks_at_once)
-        # Asked before and after: a reorg in between would mix two histories.
-        before = self._reader.block_hash(last)
-        events = self._reader.events(first, last)
-        after = self._reader.block_hash(last)
-        if before is None or before != after:
+        first, furthest = cursor + 1, min(last_readable, cursor + self._blocks_at_once)
+        last, before = self._last_block(first, furthest)
+        if before is None:
+            return False
+        # The block is asked for again: a reorg in between would mix two histories.
+        events = self._ask(first, last)
+        if events is None:
+            return True
+        if before != self._reader.block_hash(last):
             return False
         try:
             self._store(events, last, before)
@@ -229,6 +233,33 @@ class EventStream:
                 hint="Ask another endpoint: this one hides or makes up events.",
             ) from error
         return last < last_readable
+
+    def _last_block(self, first: int, furthest: int) -> tuple[int, str | None]:
+        """Return how far to read, and the hash of the block there; some numbers have no block."""
+        last = min(furthest, first + self._span - 1)
+        for number in (*range(last, first - 1, -1), *range(last + 1, furthest + 1)):
+            shown = self._reader.block_hash(number)
+            if shown is not None:
+                return number, shown
+        if furthest - first + 1 < self._blocks_at_once:
+            return last, None
+        raise ChainUnavailable(
+            f"the endpoint has no block of {first} to {furthest}, and later ones",
+            hint="Ask one that keeps the whole history, or start where the contracts were made.",
+        )
+
+    def _ask(self, first: int, last: int) -> tuple[ChainEvent, ...] | None:
+        """Return the events of some blocks, or None when fewer blocks are to be asked for."""
+        try:
+            events = self._reader.events(first, last)
+        except ChainError as error:
+            # Endpoints limit what one answer may hold, and anybody can make many events.
+            if type(error) is not ChainError or last == first:
+                raise
+            self._span = (last - first + 1) // 2
+            return None
+        self._span = min(self._blocks_at_once, self._span + self._span // 8 + 1)
+        return events
 
     def _common_ancestor(self) -> int:
         """Return the last block that is still as it was read."""
@@ -255,16 +286,18 @@ class EventStream:
             connection.execute("UPDATE cursor SET block = ?", (ancestor,))
 
     def _read_again(self, event: ChainEvent) -> None:
-        """Go back to where the task was last heard of: what was hidden may have been passed."""
-        with self._writing() as connection:
-            heard = connection.execute(
+        """Go back to where the task was last heard of, and believe nothing that came since.
+
+        What was hidden may have been passed, and what was heard may have been made up.
+        """
+        with self._lock:
+            heard = self._connection.execute(
                 "SELECT max(block_number) FROM events WHERE task_id = ? AND NOT is_gone"
                 " AND name IN ('task_created', ?)",
                 (event.values["task_id"], event.name),
             ).fetchone()[0]
             restart = self._first_block - 1 if heard is None else heard - 1
-            connection.execute("UPDATE cursor SET block = min(block, ?)", (restart,))
-            connection.execute("DELETE FROM blocks WHERE number > ?", (restart,))
+            self._rewind(min(self.cursor, restart))
 
     def _store(self, events: tuple[ChainEvent, ...], last: int, last_hash: str) -> None:
         with self._writing() as connection:

@@ -204,6 +204,40 @@ def test_another_record_on_the_chain_is_an_alarm_that_holds_back_its_task_only(
     assert len(stage.connector.round_records(usurped)) == 1
 
 
+def test_what_is_usurped_after_it_was_mined_holds_back_its_task_only(stage, nodes, outbox):
+    usurped, other = stage.running_task(nodes), stage.running_task(nodes)
+
+    class Unsettled(Cut):
+        def inclusion(self, transaction_hash):
+            found = stage.connector.inclusion(transaction_hash)
+            return None if found is None else replace(found, final=False)
+
+    outbox.enqueue(calls(usurped, 1)[0])
+    outbox.deliver(Unsettled(stage.connector, "none", after=False))
+    [entry] = outbox.settling()
+    outbox.enqueue(calls(other, 1)[0])
+
+    class Reorganised(Cut):
+        """Another branch: our block is gone, and somebody else's record stands there."""
+
+        def inclusion(self, transaction_hash):
+            if transaction_hash == entry.transaction_hash:
+                return None
+            return stage.connector.inclusion(transaction_hash)
+
+        def already_done(self, call):
+            if call.task_id == usurped:
+                raise RecordConflict("another record stands there")
+            return stage.connector.already_done(call)
+
+    branch = Reorganised(stage.connector, "none", after=False)
+    with pytest.raises(RecordConflict):
+        outbox.deliver(branch)
+    assert outbox.deliver(branch) == 1
+    assert recorded(stage, other) == calls(other, 1)
+    assert [(e.call.task_id, e.state) for e in outbox.pending()] == [(usurped, "failed")]
+
+
 def test_what_the_contract_refuses_fails_and_can_be_tried_again(stage, nodes, outbox):
     task_id = stage.open_task(nodes)
     outbox.enqueue(calls(task_id)[0])

@@ -54,7 +54,7 @@ class Passage:
             found = self._inclusion(transaction_hash)
             if found is None:
                 # The same may stand there by other bytes: ours of another nonce, or a helper's.
-                done = self.connector.already_done(entry.call)
+                done = self._done_or_usurped(entry)
                 if done is None:
                     _log.warning(
                         "%s: block %s with it is gone, it is sent again",
@@ -66,6 +66,13 @@ class Passage:
                     continue
                 transaction_hash, found = done, self._inclusion(done)
             self._note(entry, transaction_hash, found)
+
+    def _done_or_usurped(self, entry: Entry) -> str | None:
+        try:
+            return self.connector.already_done(entry.call)
+        except (TransactionReverted, RecordConflict):
+            # Its delivery fails with this, and holds back its own task only.
+            return None
 
     def deliver(self, timeout_s: float) -> int:
         """Deliver what is pending; see :meth:`Outbox.deliver`."""

@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -280,7 +281,12 @@ class Proxy(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        # A byte at a time where the service has all the time in the world.
+        size = 1 if body.isspace() else len(body)
+        for start in range(0, len(body), size):
+            self.wfile.write(body[start : start + size])
+            self.wfile.flush()
+            time.sleep(0.05 if size == 1 else 0)
 
     def log_message(self, *_):
         pass
@@ -293,8 +299,9 @@ class Proxy(BaseHTTPRequestHandler):
         ((200, b"<html>hello</html>"), ChainError),
         ((200, b"[" * 100_000), ChainError),
         ((200, b"{}"), ChainError),
+        ((200, b" " * 12), ChainUnavailable),
     ],
-    ids=["down", "web page", "nested", "empty"],
+    ids=["down", "web page", "nested", "empty", "slow"],
 )
 def test_what_is_no_ledgers_service_is_said_so(service, says, error):
     with HTTPServer(("127.0.0.1", 0), Proxy) as server:
@@ -302,7 +309,7 @@ def test_what_is_no_ledgers_service_is_said_so(service, says, error):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            source = ServiceSource([f"http://127.0.0.1:{server.server_port}"])
+            source = ServiceSource([f"http://127.0.0.1:{server.server_port}"], timeout_s=0.2)
             with pytest.raises(error):
                 LedgerReader(source, service.replay.deployment).head_block()
         finally:

@@ -4,12 +4,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, cast
 
 import requests
+from eth_abi.exceptions import DecodingError
 from eth_typing import HexStr
 from hexbytes import HexBytes
-from web3 import HTTPProvider, Web3
+from web3 import Web3
 from web3.exceptions import (
     BadFunctionCallOutput,
     ContractLogicError,
@@ -20,26 +21,21 @@ from web3.exceptions import (
     Web3RPCError,
 )
 from web3.providers.base import BaseProvider
-from web3.providers.rpc.utils import ExceptionRetryConfiguration
 from web3.types import RPCEndpoint, RPCResponse
 
 from twopm_flower.chain.calls import hexadecimal
 from twopm_flower.chain.contracts import explain_revert
+from twopm_flower.chain.evm_answers import checked
 from twopm_flower.chain.evm_failover import FailingOver
+from twopm_flower.chain.http_post import HttpPost
+from twopm_flower.chain.json_rpc import AnswersRequests, parse_json
 from twopm_flower.errors import ChainError, ChainUnavailable, WrongChain
 from twopm_flower.records.bundle import Deployment
 
 REQUEST_TIMEOUT_S = 10.0
 RETRIES = 3
-
-
-class AnswersRequests(Protocol):
-    """An endpoint in this process, such as the embedded chain."""
-
-    def answer(self, request: Any) -> Any:
-        """Answer a parsed JSON-RPC request."""
-        ...
-
+BACKOFF_S = 0.1
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 Endpoint = str | tuple[str, ...] | AnswersRequests
 """``http://`` or ``https://`` address of a node, several of them, or one in this process."""
@@ -80,11 +76,11 @@ class EvmRpc:
             endpoint = endpoint[0]
         if isinstance(endpoint, str):
             self._name = endpoint
-            self._provider = _http(endpoint, timeout_s, RETRIES)
+            self._provider = _Http(endpoint, timeout_s, RETRIES)
         elif isinstance(endpoint, tuple):
             self._name = ", ".join(endpoint)
             # Another endpoint is a better second try than the same one.
-            providers = [(url, _http(url, timeout_s, 1)) for url in endpoint]
+            providers = [(url, _Http(url, timeout_s, 1)) for url in endpoint]
             self._provider = FailingOver(providers, pinned, clock=clock)
         else:
             self._name = "the chain in this process"
@@ -123,7 +119,7 @@ class EvmRpc:
             ) from error
         except ContractLogicError as error:
             raise explain_revert(_revert_data(error.data), what) from error
-        except (BadFunctionCallOutput, LogTopicError, MismatchedABI) as error:
+        except (BadFunctionCallOutput, DecodingError, LogTopicError, MismatchedABI) as error:
             raise WrongChain(
                 f"{self.name} answers {what} as our contracts do not: {error}",
                 hint="Check the addresses of the contracts.",
@@ -163,27 +159,43 @@ class _InProcess(BaseProvider):
         self._endpoint = endpoint
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
         # Through JSON and back, so that nothing differs from an answer over a wire.
-        answer = self._endpoint.answer(json.loads(json.dumps(request)))
-        response: RPCResponse = json.loads(json.dumps(answer))
-        return response
+        answer = self._endpoint.answer(json.loads(_request(method, params)))
+        return cast("RPCResponse", checked(method, json.loads(json.dumps(answer))))
 
     def is_connected(self, show_traceback: bool = False) -> bool:
         return True
 
 
-def _http(url: str, timeout_s: float, retries: int) -> HTTPProvider:
-    return HTTPProvider(
-        url,
-        request_kwargs={"timeout": timeout_s},
-        # web3's default names the builtin ConnectionError, which requests never raises.
-        exception_retry_configuration=ExceptionRetryConfiguration(
-            errors=(requests.ConnectionError, requests.Timeout),
-            retries=retries,
-            backoff_factor=0.1,
-        ),
-    )
+class _Http(BaseProvider):
+    def __init__(self, url: str, timeout_s: float, retries: int) -> None:
+        super().__init__()
+        self._http = HttpPost(url, timeout_s, MAX_ANSWER_BYTES)
+        self._retries = retries
+
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        # What was sent may have arrived: whoever sent it looks before it is sent again.
+        tries = 1 if method == "eth_sendRawTransaction" else self._retries
+        for attempt in range(tries):
+            try:
+                status, body = self._http.post(_request(method, params))
+            except (requests.ConnectionError, requests.Timeout):
+                if attempt == tries - 1:
+                    raise
+                time.sleep(BACKOFF_S * 2**attempt)
+            else:
+                break
+        if status >= 400:
+            raise requests.HTTPError(f"status {status}")
+        return cast("RPCResponse", checked(method, parse_json(body)))
+
+    def is_connected(self, show_traceback: bool = False) -> bool:
+        return True
+
+
+def _request(method: str, params: Any) -> bytes:
+    request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+    return Web3.to_json(request).encode()
 
 
 def _revert_data(data: Any) -> bytes:

@@ -186,7 +186,7 @@ def parse_json(body: bytes) -> Any:
         elif found[0] in b"]}":
             depth -= 1
         if depth > MAX_DEPTH:
-            raise ValueError(f"the request is nested deeper than {MAX_DEPTH} levels")
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
     return json.loads(body)
 
 

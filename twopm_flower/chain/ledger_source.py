@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pydantic_core
 import requests
 
+from twopm_flower.chain.http_post import HttpPost
 from twopm_flower.chain.json_rpc import LIMIT_EXCEEDED, REVERTED, AnswersRequests
 from twopm_flower.chain.ledger_records import Entry, Genesis, SignedAction
 from twopm_flower.chain.ledger_store import LedgerStore
@@ -91,8 +92,11 @@ class ServiceSource:
         self, endpoints: Sequence[Endpoint], *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> None:
         self._endpoints = list(endpoints)
-        self._timeout_s = timeout_s
-        self._session = requests.Session()
+        self._http = {
+            endpoint: HttpPost(endpoint, timeout_s, MAX_ANSWER_BYTES)
+            for endpoint in self._endpoints
+            if isinstance(endpoint, str)
+        }
 
     @property
     def name(self) -> str:
@@ -155,18 +159,16 @@ class ServiceSource:
         if not isinstance(endpoint, str):
             # Through JSON and back, so that nothing differs from an answer over a wire.
             return json.dumps(endpoint.answer(json.loads(json.dumps(request)))).encode()
-        with self._session.post(
-            endpoint, json=request, timeout=self._timeout_s, stream=True, allow_redirects=False
-        ) as response:
-            if response.status_code >= 500:
-                # A proxy in front of a service that is down.
-                raise requests.HTTPError(f"status {response.status_code}")
-            body = b""
-            for chunk in response.iter_content(1 << 16):
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise self._unusable(f"it has more than {MAX_ANSWER_BYTES} bytes")
-            return body
+        try:
+            status, body = self._http[endpoint].post(json.dumps(request).encode())
+        except requests.RequestException:
+            raise
+        except ValueError as error:
+            raise self._unusable(str(error)) from error
+        if status >= 500:
+            # A proxy in front of a service that is down.
+            raise requests.HTTPError(f"status {status}")
+        return body
 
     def _prefer(self, endpoint: Endpoint) -> None:
         self._endpoints.remove(endpoint)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import requests
-from urllib3.exceptions import HTTPError
 
 from twopm_flower.chain.calls import Call, RoundCall
 from twopm_flower.chain.facts import TaskState
+from twopm_flower.chain.http_post import HttpPost
 from twopm_flower.chain.json_rpc import AnswersRequests, parse_json
 from twopm_flower.chain.solana_identity import hash_text
 from twopm_flower.chain.solana_program import program_errors
@@ -20,7 +20,6 @@ REQUEST_TIMEOUT_S = 10.0
 RETRIES = 3
 BACKOFF_S = 0.1
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-PIECE_BYTES = 1024 * 1024
 
 # https://github.com/anza-xyz/agave, rpc-client-api/src/custom_error.rs
 PREFLIGHT_FAILURE = -32002
@@ -150,38 +149,24 @@ class _Client(Protocol):
 class _Http:
     def __init__(self, url: str, timeout_s: float) -> None:
         self.name = url
-        self._timeout_s = timeout_s
-        self._local = threading.local()
+        self._http = HttpPost(url, timeout_s, MAX_ANSWER_BYTES)
 
     def request(self, body: Mapping[str, Any]) -> Any:
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-        deadline = time.monotonic() + self._timeout_s
-        text = b""
         try:
-            with self._local.session.post(
-                self.name, json=body, timeout=self._timeout_s, stream=True, allow_redirects=False
-            ) as response:
-                if response.status_code in _TROUBLED:
-                    raise ChainUnavailable(f"{self.name} answers with {response.status_code}")
-                # What has come so far, so that an endpoint cannot hold us by one byte at a time.
-                while piece := response.raw.read1(PIECE_BYTES, decode_content=True):
-                    text += piece
-                    if len(text) > MAX_ANSWER_BYTES:
-                        raise ChainError(f"{self.name} answers more than {MAX_ANSWER_BYTES} bytes")
-                    if time.monotonic() > deadline:
-                        raise ChainUnavailable(
-                            f"{self.name} took more than {self._timeout_s:g} s to answer"
-                        )
-        except (requests.RequestException, HTTPError, OSError) as error:
+            status, text = self._http.post(json.dumps(body).encode())
+        except (requests.RequestException, OSError) as error:
             raise ChainUnavailable(
                 f"{self.name} does not answer: {type(error).__name__}"
             ) from error
+        except ValueError as error:
+            raise ChainError(f"{self.name} gives no usable answer: {error}") from error
+        if status in _TROUBLED:
+            raise ChainUnavailable(f"{self.name} answers with {status}")
         try:
             return parse_json(text)
         except ValueError as error:
             raise ChainError(
-                f"{self.name} answers {response.status_code} and no JSON",
+                f"{self.name} answers {status} and no JSON",
                 hint="Check that this is the address of a Solana node's JSON-RPC service.",
             ) from error
 

@@ -175,3 +175,11 @@ def test_what_was_told_is_what_the_chain_holds_whatever_it_takes_back(chain, tmp
             assert item not in standing
             standing.add(item)
     assert standing == {root for _, roots in chain.blocks for root in roots}
+
+
+def test_a_store_that_is_no_database_is_said_so_and_not_kept_locked(chain, tmp_path):
+    store = tmp_path / "s"
+    store.write_bytes(b"garbage" * 1000)
+    for _ in range(2):
+        with pytest.raises(ChainError, match="cannot be used as a store of events"):
+            EventStream(chain, store)

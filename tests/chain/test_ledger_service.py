@@ -205,6 +205,19 @@ def test_an_account_that_writes_too_often_has_to_wait_and_others_do_not(tmp_path
             stage.create()
 
 
+def test_signatures_that_everybody_has_to_check_are_paid_for(tmp_path, clock):
+    with LedgerService(tmp_path / "l", clock=clock, writes_per_minute=12) as service:
+        stage = Stage(connect(service))
+        nodes = stage.registered_nodes(2)
+        task_id = stage.finished_rounds(nodes, rounds=1)
+        stage.attest(task_id, nodes)
+        # Seven entries, and one with two signatures: two of twelve are left.
+        with pytest.raises(ChainUnavailable, match="too often"):
+            stage.finalise(task_id, nodes)
+        clock.now += 5.1
+        stage.finalise(task_id, nodes)
+
+
 def test_a_clock_that_is_set_back_does_not_set_the_ledger_back(service, clock, signer):
     submit(service, create_task(signer, service.replay.deployment, 1))
     clock.now -= 5000

@@ -13,6 +13,7 @@ from twopm_flower.chain.evm import EvmConnector, deploy
 from twopm_flower.chain.outbox import Outbox
 from twopm_flower.chain.outbox_store import OutboxStore
 from twopm_flower.chain.outbox_worker import OutboxWorker
+from twopm_flower.chain.sqlite_writing import writing
 from twopm_flower.errors import (
     ChainError,
     ChainUnavailable,
@@ -455,3 +456,21 @@ def test_no_two_entries_that_wait_hold_one_nonce(path):
     store.release(first)
     assert store.reserve(second, 5) == 5
     store.close()
+
+
+def test_a_file_that_is_no_database_is_no_outbox(path):
+    path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(ChainError, match="cannot be used as an outbox"):
+        Outbox(path)
+
+
+def test_a_commit_that_fails_leaves_the_database_usable():
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(
+            "PRAGMA foreign_keys = ON; CREATE TABLE parents (id INTEGER PRIMARY KEY);"
+            "CREATE TABLE children (id REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)"
+        )
+        with pytest.raises(sqlite3.IntegrityError), writing(connection):
+            connection.execute("INSERT INTO children VALUES (5)")
+        with writing(connection):
+            connection.execute("INSERT INTO parents VALUES (5)")

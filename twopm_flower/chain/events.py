@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from twopm_flower.chain.base import ChainEvent, EventReading
 from twopm_flower.chain.event_continuity import continues
 from twopm_flower.chain.process_lock import ProcessLock
-from twopm_flower.chain.sqlite_writing import writing
+from twopm_flower.chain.sqlite_writing import open_to_write, writing
 from twopm_flower.errors import ChainError, ChainUnavailable, WrongChain
 from twopm_flower.records.digest import tagged_digest
 
@@ -95,7 +95,7 @@ class EventStream:
     Raises
     ------
     ChainError
-        Another process uses the store.
+        Another process uses the store, or it is no database.
 
     Examples
     --------
@@ -125,11 +125,11 @@ class EventStream:
         self._process_lock = ProcessLock(
             store.with_name(store.name + ".lock"), owner="a stream of events"
         )
-        self._connection = sqlite3.connect(
-            store, timeout=30, isolation_level=None, check_same_thread=False
-        )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
+        try:
+            self._connection = open_to_write(store, "a store of events")
+        except ChainError:
+            self._process_lock.release()
+            raise
         self._connection.executescript(_SCHEMA)
         with self._writing() as connection:
             connection.execute("INSERT OR IGNORE INTO cursor VALUES (1, ?)", (first_block - 1,))

@@ -47,7 +47,8 @@ class LedgerService:
     members : collection of str, optional
         The addresses of the accounts that may write; without it, any account may.
     writes_per_minute : int
-        How many entries one account may add in a minute.
+        How many entries one account may add in a minute; each signature that an entry brings
+        to a model, and that everybody has to check, counts as one more.
     clock : callable
         The time, in seconds since the epoch.
 
@@ -160,17 +161,17 @@ class LedgerService:
             number = self.replay.numbers.get(signed.action.digest)
             if number is not None:
                 return {"entry": parse_canonical(self._store.page(number, 1)[1][0])}
-            self._require_welcome(author)
+            self._require_welcome(author, 1 + len(getattr(signed.action, "signatures", ())))
             try:
                 return {"entry": self._add(signed).to_json()}
             except TransactionReverted as error:
                 data = {"error": error.error_name, "arguments": error.arguments}
                 raise RpcError(REVERTED, error.message, data) from error
 
-    def _require_welcome(self, author: str) -> None:
+    def _require_welcome(self, author: str, cost: int) -> None:
         if self._members and author not in self._members:
             raise RpcError(INVALID_PARAMS, f"{author} may not write to this ledger")
-        if not self._limit.allows(author, self._clock()):
+        if not self._limit.allows(author, self._clock(), cost):
             raise RpcError(LIMIT_EXCEEDED, f"{author} writes too often; wait a little")
 
     def _add(self, signed: SignedAction) -> Entry:
@@ -192,17 +193,19 @@ class LedgerService:
 
 
 class _WriteLimit:
-    """A bucket for each author, which fills evenly and empties by one with each write."""
+    """A bucket for each author, which fills evenly and empties by what each write costs."""
 
     def __init__(self, per_minute: int) -> None:
         self._size = float(max(1, per_minute))
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def allows(self, author: str, now: float) -> bool:
+    def allows(self, author: str, now: float, cost: int) -> bool:
         level, then = self._buckets.pop(author, (self._size, now))
         level = min(self._size, level + max(0.0, now - then) * self._size / 60)
-        allowed = level >= 1
-        self._buckets[author] = (level - 1 if allowed else level, now)
+        # What costs more than a whole bucket takes one.
+        price = min(float(cost), self._size)
+        allowed = level >= price
+        self._buckets[author] = (level - price if allowed else level, now)
         while len(self._buckets) > MAX_AUTHORS_COUNTED:
             self._buckets.popitem(last=False)
         return allowed

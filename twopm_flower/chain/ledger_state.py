@@ -49,6 +49,8 @@ class LedgerState:
         In the order of their first registration.
     data : dict of str to list of DataCommitment
         Each node's, oldest first.
+    last_versions : dict of (str, str) to int
+        By node and dataset.
     tasks : dict of str to TaskRecord
     tasks_created_by : dict of str to int
         How many tasks each coordinator created.
@@ -58,6 +60,7 @@ class LedgerState:
 
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     data: dict[str, list[DataCommitment]] = field(default_factory=dict)
+    last_versions: dict[tuple[str, str], int] = field(default_factory=dict)
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
     tasks_created_by: dict[str, int] = field(default_factory=dict)
     anchors: dict[tuple[str, str], ReceiptAnchor] = field(default_factory=dict)
@@ -76,7 +79,7 @@ class LedgerState:
 
     def versions(self, node: str, dataset: str) -> int:
         """Return the last version of a node's dataset; 0 when there is none."""
-        return sum(known.dataset == dataset for known in self.data.get(node, ()))
+        return self.last_versions.get((node, dataset), 0)
 
     def _node_registered(self, _: ChainEvent, values: dict[str, Any]) -> None:
         node = self.nodes.setdefault(values["node"], NodeRecord(None, 0))
@@ -89,6 +92,7 @@ class LedgerState:
     def _data_published(self, event: ChainEvent, values: dict[str, Any]) -> None:
         commitment = DataCommitment(**values, **_place(event))
         self.data.setdefault(commitment.node, []).append(commitment)
+        self.last_versions[commitment.node, commitment.dataset] = commitment.version
 
     def _task_created(self, _: ChainEvent, values: dict[str, Any]) -> None:
         coordinator = values["coordinator"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from twopm_flower.chain.calls import Call, SignedTransaction
 from twopm_flower.chain.facts import Inclusion
 from twopm_flower.chain.outbox_calls import from_payload, key_of, lane_of, to_payload, words_for
-from twopm_flower.chain.sqlite_writing import writing
+from twopm_flower.chain.sqlite_writing import open_to_write, writing
 from twopm_flower.errors import ChainError, RecordConflict
 
 EntryState = Literal[
@@ -134,19 +134,19 @@ class OutboxStore:
     Raises
     ------
     ChainError
-        A later version wrote it.
+        A later version wrote it, or it is no database.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(
-            path, timeout=30, isolation_level=None, check_same_thread=False
-        )
-        self._connection.execute("PRAGMA journal_mode = WAL")
         # What was queued survives a power cut: the caller goes on as if it were recorded.
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._migrate(path)
+        self._connection = open_to_write(path, "an outbox")
+        try:
+            self._migrate(path)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,6 +15,8 @@ from twopm_flower.chain.evm_failover import RETURN_AFTER_S
 from twopm_flower.chain.evm_rpc import EvmRpc
 from twopm_flower.chain.outbox import Outbox
 from twopm_flower.errors import ChainUnavailable, WrongChain
+from twopm_flower.records.chaining import round_head
+from twopm_flower.records.digest import ZERO_DIGEST
 
 
 class Proxy:
@@ -239,6 +242,50 @@ def test_hidden_events_are_noticed_and_the_cursor_waits(
         monkeypatch.setattr(connector, "events", whole)
         read(stream, told)
     assert sorted(told, key=place) == sorted(first, key=place)
+
+
+def test_an_event_that_was_made_up_does_not_stop_the_stream_for_ever(
+    lying, stage, nodes, tmp_path, monkeypatch
+):
+    _, connector = lying
+    task_id = stage.running_task(nodes)
+    stage.record(task_id, 1)
+    whole = connector.events
+    recorded = [
+        event
+        for event in whole(0, connector.head_block())
+        if event.name == "round_recorded" and event.values["task_id"] == task_id
+    ]
+    [true] = recorded
+    # Anybody can compute a head that follows.
+    values = {**true.values, "updates_root": digest(666)}
+    values["head"] = round_head(
+        ZERO_DIGEST,
+        task_id,
+        1,
+        1,
+        manifest_digest=values["manifest_digest"],
+        updates_root=values["updates_root"],
+    )
+    false = replace(true, values=values)
+
+    def swapped(first_block, last_block):
+        return tuple(false if e == true else e for e in whole(first_block, last_block))
+
+    monkeypatch.setattr(connector, "events", swapped)
+    told = []
+    with EventStream(connector, tmp_path / "e.sqlite", retract_after=0) as stream:
+        read(stream, told)
+        assert false in told
+        monkeypatch.setattr(connector, "events", whole)
+        stage.record(task_id, 2)
+        with pytest.raises(WrongChain, match=f"hides events of task {task_id}"):
+            read(stream, told)
+        heard = list(stream)
+    assert [(item.retracted, item.event.values["head"]) for item in heard] == [
+        (True, false.values["head"]),
+        *((False, record.head) for record in stage.connector.round_records(task_id)),
+    ]
 
 
 def read(stream, told):

@@ -7,7 +7,7 @@ import pytest
 
 from twopm_flower.chain.base import ChainEvent
 from twopm_flower.chain.events import EventStream
-from twopm_flower.errors import ChainError
+from twopm_flower.errors import ChainError, ChainUnavailable
 
 
 class SimulatedChain:
@@ -183,3 +183,65 @@ def test_a_store_that_is_no_database_is_said_so_and_not_kept_locked(chain, tmp_p
     for _ in range(2):
         with pytest.raises(ChainError, match="cannot be used as a store of events"):
             EventStream(chain, store)
+
+
+class SlottedChain(SimulatedChain):
+    """A chain of slots some of which have no block, as on Solana."""
+
+    def block_hash(self, number):
+        hash_ = super().block_hash(number)
+        return None if hash_ is None or number % 5 == 4 else hash_
+
+
+def test_a_slot_without_a_block_at_the_end_of_a_question_stops_nothing(tmp_path):
+    chain = SlottedChain()
+    for number in range(23):
+        chain.mine(*([] if number % 5 == 4 else [f"e{number}"]))
+    with EventStream(chain, tmp_path / "s", blocks_at_once=5) as stream:
+        assert heard(stream) == [f"e{number}" for number in range(23) if number % 5 != 4]
+
+
+def test_a_history_that_the_endpoint_no_longer_has_is_said_so(chain, tmp_path, monkeypatch):
+    for _ in range(9):
+        chain.mine()
+    monkeypatch.setattr(chain, "block_hash", lambda _number: None)
+    with (
+        EventStream(chain, tmp_path / "s", blocks_at_once=5) as stream,
+        pytest.raises(ChainUnavailable, match="no block of 0 to 4"),
+    ):
+        heard(stream)
+
+
+def test_more_events_than_an_endpoint_shows_at_once_are_asked_for_piece_by_piece(
+    chain, tmp_path, monkeypatch
+):
+    whole, asked = chain.events, []
+    for number in range(16):
+        chain.mine(f"e{number}")
+
+    def bounded(first_block, last_block):
+        asked.append(last_block - first_block + 1)
+        found = whole(first_block, last_block)
+        if len(found) > 3:
+            raise ChainError("query returned more than 3 results")
+        return found
+
+    monkeypatch.setattr(chain, "events", bounded)
+    with EventStream(chain, tmp_path / "s") as stream:
+        assert heard(stream) == [f"e{number}" for number in range(16)]
+        chain.mine("more")
+        assert heard(stream) == ["more"]
+    assert len(asked) < 20
+
+
+def test_an_endpoint_that_refuses_every_question_is_an_error(chain, tmp_path, monkeypatch):
+    def refuse(_first_block, _last_block):
+        raise ChainError("method not found")
+
+    monkeypatch.setattr(chain, "events", refuse)
+    chain.mine("a")
+    with (
+        EventStream(chain, tmp_path / "s") as stream,
+        pytest.raises(ChainError, match="method not found"),
+    ):
+        heard(stream)

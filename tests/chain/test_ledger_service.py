@@ -218,6 +218,16 @@ def test_signatures_that_everybody_has_to_check_are_paid_for(tmp_path, clock):
         stage.finalise(task_id, nodes)
 
 
+def test_each_dataset_counts_its_own_versions(service):
+    stage = Stage(connect(service))
+    [node] = stage.registered_nodes(1)
+    for version in (1, 2, 3):
+        stage.publish(node, version)
+    stage.publish(node, 1, dataset=digest(51))
+    with refused("WrongVersion"):
+        stage.publish(node, 3)
+
+
 def test_a_clock_that_is_set_back_does_not_set_the_ledger_back(service, clock, signer):
     submit(service, create_task(signer, service.replay.deployment, 1))
     clock.now -= 5000

@@ -21,3 +21,12 @@ def test_the_embedded_chain_starts_without_loading_a_client():
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     ).stdout.split()
     assert "web3" not in loaded
+
+
+def test_the_process_of_a_nodes_message_loads_what_it_needs_only():
+    script = "import sys, twopm_flower.app.client_app; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+    # Each takes a good part of a second, in a process that lives for a few.
+    assert not {"web3", "eth", "eth_account", "py_ecc", "torch", "tenseal", "numba"} & set(loaded)

@@ -6,6 +6,8 @@ import traceback
 
 import pytest
 from eth_account import Account
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twopm_flower.errors import ConfigError, RecordError
 from twopm_flower.records.statements import Domain, Registration, sign
@@ -171,6 +173,46 @@ def test_typed_data_that_do_not_fit_their_type_are_not_signed(message):
     signer = LocalSigner(secrets.token_bytes(32))
     with pytest.raises(RecordError):
         signer.sign_typed_data(DOMAIN.typed(), TYPES, "Note", message)
+
+
+KINDS = {
+    "bytes32": st.binary(min_size=32, max_size=32),
+    "bytes": st.binary(max_size=70),
+    "string": st.text(max_size=40),
+    "bool": st.booleans(),
+    "address": st.sampled_from(["0x" + "00" * 20, "0x" + "Ab" * 20]),
+    "uint8": st.integers(0, 2**8 - 1),
+    "uint64": st.integers(0, 2**64 - 1),
+    "uint256": st.integers(0, 2**256 - 1),
+    "uint64[]": st.lists(st.integers(0, 2**64 - 1), max_size=3),
+}
+
+
+@given(data=st.data(), kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4))
+def test_typed_data_are_signed_as_eth_account_signs_them(data, kinds):
+    key = secrets.token_bytes(32)
+    types = {"Note": [{"name": f"f{i}", "type": kind} for i, kind in enumerate(kinds)]}
+    message = {f"f{i}": data.draw(KINDS[kind]) for i, kind in enumerate(kinds)}
+    theirs = Account.sign_typed_data(key, DOMAIN.typed(), types, message).signature
+    assert LocalSigner(key).sign_typed_data(DOMAIN.typed(), types, "Note", message) == theirs
+
+
+@pytest.mark.parametrize(
+    ("domain", "types", "message"),
+    [
+        (
+            DOMAIN.typed(),
+            {"Note": [{"name": "of", "type": "Person"}], "Person": [{"name": "n", "type": "int8"}]},
+            {"of": {"n": -3}},
+        ),
+        ({"name": "elsewhere"}, {"Note": [{"name": "n", "type": "uint8"}]}, {"n": 3}),
+        (DOMAIN.typed(), {"Note": [{"name": "n", "type": "uint24"}]}, {"n": 3}),
+    ],
+)
+def test_types_that_no_statement_of_ours_has_are_signed_as_well(domain, types, message):
+    key = secrets.token_bytes(32)
+    theirs = Account.sign_typed_data(key, domain, types, message).signature
+    assert LocalSigner(key).sign_typed_data(domain, types, "Note", message) == theirs
 
 
 def test_a_type_that_is_not_defined_is_not_signed():

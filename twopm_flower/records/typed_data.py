@@ -4,15 +4,69 @@ Written out here, and tested against eth-account, because a verifier needs nothi
 that library and would wait for its import (https://eips.ethereum.org/EIPS/eip-712).
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
 from twopm_flower.errors import RecordError
 
+_KNOWN: Final = re.compile(
+    r"(?:bytes|bytes32|address|bool|string|uint(?:8|16|32|64|128|256))(\[\])?"
+)
+_DOMAIN_FIELDS: Final = ("name", "version", "chainId", "verifyingContract")
 _DOMAIN_TYPE = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+
+
+def typed_digest(
+    domain: Mapping[str, Any],
+    types: Mapping[str, Sequence[Mapping[str, str]]],
+    primary_type: str,
+    message: Mapping[str, Any],
+) -> bytes | None:
+    """Return the 32-byte digest that is signed, or None for types that are not known here.
+
+    Parameters
+    ----------
+    domain : mapping
+        ``name``, ``version``, ``chainId`` and ``verifyingContract``.
+    types : mapping
+        The members of the primary type, and of no other.
+    primary_type : str
+    message : mapping
+        A value for each member.
+
+    Raises
+    ------
+    RecordError
+        A value that its type cannot hold.
+    KeyError
+        A member without a value.
+    """
+    if tuple(domain) != _DOMAIN_FIELDS or tuple(types) != (primary_type,):
+        return None
+    members = tuple((member["name"], member["type"]) for member in types[primary_type])
+    if not all(_KNOWN.fullmatch(kind) for _, kind in members):
+        return None
+    separator = domain_separator(*(domain[field] for field in _DOMAIN_FIELDS))
+    values = [_told(kind, message[name]) for name, kind in members]
+    return keccak(b"\x19\x01" + separator + struct_hash(primary_type, members, values))
+
+
+def _told(kind: str, value: Any) -> Any:
+    """Return a value as `struct_hash` takes it, if it is of the Python type of its kind."""
+    if kind.endswith("[]"):
+        if not isinstance(value, (list, tuple)):
+            raise RecordError(f"{value!r} is not of the type {kind}")
+        return [_told(kind[:-2], element) for element in value]
+    if isinstance(value, bytes) and kind in ("bytes", "bytes32"):
+        return f"0x{value.hex()}"
+    wanted = {"bool": bool, "bytes32": str, "address": str, "bytes": str, "string": str}
+    if type(value) is not wanted.get(kind, int):
+        raise RecordError(f"{value!r} is not of the type {kind}")
+    return value
 
 
 @cache

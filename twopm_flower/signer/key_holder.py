@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-from eth_typing import Hash32
-
-from twopm_flower.signer.keystore import open_account, read_key
+from twopm_flower.signer.keystore import open_key, read_key, sign_digest
 
 
 class KeyHolder(Protocol):
@@ -47,7 +45,7 @@ class LocalKeyHolder:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._account = open_account(key)
+        self._key = open_key(key)
 
     @classmethod
     def from_file(cls, path: Path, *, password_file: Path | None = None) -> "LocalKeyHolder":
@@ -57,11 +55,11 @@ class LocalKeyHolder:
     @property
     def address(self) -> str:
         """The EIP-55 address of the key."""
-        return str(self._account.address)
+        return str(self._key.public_key.to_checksum_address())
 
     def unsafe_sign_digest(self, digest: bytes) -> bytes:
         """Sign a digest; see :class:`KeyHolder`."""
-        return bytes(self._account.unsafe_sign_hash(Hash32(digest)).signature)
+        return sign_digest(self._key, digest)
 
     def __repr__(self) -> str:
         return f"LocalKeyHolder(address={self.address!r}, key=<redacted>)"

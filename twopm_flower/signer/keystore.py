@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from eth_abi.exceptions import EncodingError
-from eth_account import Account
-from eth_account.messages import encode_typed_data
-from eth_account.signers.local import LocalAccount
+from eth_keys.datatypes import PrivateKey
+from eth_utils.crypto import keccak
 
 from twopm_flower.errors import ConfigError, RecordError
+from twopm_flower.records.typed_data import typed_digest
 
 MAX_KEY_FILE_BYTES = 16 * 1024
 
@@ -34,7 +34,7 @@ class LocalSigner:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._account = open_account(key)
+        self._key = open_key(key)
 
     @classmethod
     def from_file(cls, path: Path, *, password_file: Path | None = None) -> Self:
@@ -58,12 +58,15 @@ class LocalSigner:
     @property
     def address(self) -> str:
         """The EIP-55 address of the key."""
-        return str(self._account.address)
+        return str(self._key.public_key.to_checksum_address())
 
     def sign_transaction(self, fields: Mapping[str, Any]) -> bytes:
         """Sign a transaction; see :class:`~twopm_flower.signer.base.Signer`."""
+        from eth_account import Account  # noqa: PLC0415  # slow to import, and nodes need it not
+
         try:
-            return bytes(self._account.sign_transaction(dict(fields)).raw_transaction)
+            signed = Account.sign_transaction(dict(fields), self._key)
+            return bytes(signed.raw_transaction)
         except (TypeError, ValueError) as error:
             raise RecordError(f"the transaction cannot be signed: {error}") from error
 
@@ -84,10 +87,12 @@ class LocalSigner:
         """
         _require_exact_fields(types, primary_type, message)
         try:
-            signable = encode_typed_data(domain, types, message)
-            return bytes(self._account.sign_message(signable).signature)
+            digest = typed_digest(domain, types, primary_type, message)
+            if digest is None:
+                digest = _digest_of_any_types(domain, types, message)
         except (TypeError, ValueError, EncodingError) as error:
             raise RecordError(f"{primary_type} cannot be signed: {error}") from error
+        return sign_digest(self._key, digest)
 
     def __repr__(self) -> str:
         return f"LocalSigner(address={self.address!r}, key=<redacted>)"
@@ -96,21 +101,28 @@ class LocalSigner:
         raise TypeError("a signer is not serialised: its key stays where it is")
 
 
-def open_account(key: bytes) -> LocalAccount:
-    """Return eth-account's form of a key.
+def open_key(key: bytes) -> PrivateKey:
+    """Return eth-keys' form of a key.
 
     Raises
     ------
     ConfigError
         Not a private key.
     """
-    account: LocalAccount | None = None
+    opened: PrivateKey | None = None
     # eth-keys' messages may quote the key, so none of them travels on with our own error.
     with suppress(Exception):
-        account = Account.from_key(key)
-    if account is None:
+        opened = PrivateKey(key)
+    if opened is None:
         raise ConfigError("the key is not a secp256k1 private key of 32 bytes")
-    return account
+    return opened
+
+
+def sign_digest(key: PrivateKey, digest: bytes) -> bytes:
+    """Return 65 bytes ``r || s || v``, low s, v 27 or 28, over a 32-byte digest."""
+    signature = key.sign_msg_hash(digest)
+    r, s = signature.r.to_bytes(32, "big"), signature.s.to_bytes(32, "big")
+    return bytes(r + s + bytes([27 + signature.v]))
 
 
 def read_key(path: Path, *, password_file: Path | None = None) -> bytes:
@@ -161,7 +173,7 @@ def create_key_file(path: Path, *, password_file: Path | None = None) -> LocalSi
     password = None if password_file is None else read_password(password_file)
     key = secrets.token_bytes(32)
     signer = LocalSigner(key)
-    text = f"0x{key.hex()}" if password is None else json.dumps(Account.encrypt(key, password))
+    text = f"0x{key.hex()}" if password is None else _encrypted(key, password)
     write_new_private(path, text)
     return signer
 
@@ -243,6 +255,21 @@ def read_private(path: Path, what: str) -> str:
         raise ConfigError(f"{path} is not a text file, so it is no {what}") from None
 
 
+def _digest_of_any_types(
+    domain: dict[str, Any], types: dict[str, list[dict[str, str]]], message: dict[str, Any]
+) -> bytes:
+    from eth_account.messages import encode_typed_data  # noqa: PLC0415  # slow, and rarely needed
+
+    signable = encode_typed_data(domain, types, message)
+    return keccak(b"\x19" + signable.version + signable.header + signable.body)
+
+
+def _encrypted(key: bytes, password: str) -> str:
+    from eth_account import Account  # noqa: PLC0415  # slow to import, and rarely needed
+
+    return json.dumps(Account.encrypt(key, password))
+
+
 def _decrypt(path: Path, text: str, password_file: Path | None) -> bytes:
     if password_file is None:
         raise ConfigError(
@@ -251,6 +278,8 @@ def _decrypt(path: Path, text: str, password_file: Path | None) -> bytes:
             "coordinator.key_password_file (docs/configuration.md).",
         )
     password = read_password(password_file)
+    from eth_account import Account  # noqa: PLC0415  # slow to import, and rarely needed
+
     try:
         return bytes(Account.decrypt(json.loads(text), password))
     except (ValueError, KeyError, TypeError, NotImplementedError):

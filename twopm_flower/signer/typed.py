@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from eth_account.messages import encode_typed_data
 from eth_utils.address import is_checksum_address, to_checksum_address
 from eth_utils.crypto import keccak
 
@@ -104,6 +103,8 @@ class TypedData:
     @property
     def digest(self) -> bytes:
         """The 32-byte digest that is signed."""
+        from eth_account.messages import encode_typed_data  # noqa: PLC0415  # slow to import
+
         signable = encode_typed_data(
             full_message={
                 "types": {DOMAIN_TYPE: list(DOMAIN_FIELDS), **self.types},

@@ -31,6 +31,10 @@ Each says what was wrong, with which value, and what to do next::
     │   ├── SignerRefused        its policy says no; the reason is told
     │   ├── SignerRequestError   a request that is none, or that it does not know
     │   └── SignerMismatch       what came back is not what was to be signed: an alarm
+    ├── InferenceError           a private prediction cannot be asked for or answered
+    │   ├── InferenceUnavailable nobody answers in time, or is too busy: worth trying again
+    │   ├── InferenceRefused     the service says no; its reason is told
+    │   └── InferenceMismatch    what came back is not what was asked for: an alarm
     ├── NodeBehind               this node missed an opening and needs it again
     ├── StartedOver              the server starts a task again that this node has gone on in
     ├── ProtocolViolation        a party broke the protocol of a round; the node stops
@@ -244,6 +248,36 @@ class SignerRequestError(SignerError):
 
 class SignerMismatch(SignerError):
     """What the signer returned is not a signature over what it was asked to sign."""
+
+
+class InferenceError(TwopmError):
+    """A private prediction cannot be asked for or answered."""
+
+
+class InferenceUnavailable(InferenceError):
+    """Nobody answers in time, or the service is too busy: worth trying again."""
+
+
+class InferenceRefused(InferenceError):
+    """The service does not answer a request, and says why.
+
+    Parameters
+    ----------
+    message : str
+        What it said.
+    hint : str, optional
+        What to do next.
+    status : int
+        The HTTP status.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, status: int) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class InferenceMismatch(InferenceError):
+    """What a service answered is not an honest answer to what it was asked."""
 
 
 class NodeBehind(TwopmError):

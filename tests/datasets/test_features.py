@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twopm_flower.datasets import SETUPS, TARGETS, FeatureEncoder
+from twopm_flower.datasets.schema import COLUMNS, CategoryColumn
 from twopm_flower.datasets.synthetic import synthetic_students
 from twopm_flower.errors import DataError
 
@@ -68,6 +69,20 @@ def test_numbers_go_from_their_public_range_to_minus_one_and_one_and_grades_to_f
             0,
             4,
         ]
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_no_feature_leaves_its_published_range_and_each_reaches_it(setup):
+    encoder = FeatureEncoder(setup)
+    allowed = {
+        column.name: column.values
+        if isinstance(column, CategoryColumn)
+        else (column.low, column.high)
+        for column in COLUMNS
+    }
+    rows = [one(**{name: cell}) for name, cells in allowed.items() for cell in cells]
+    features = encoder.encode_features(pd.concat(rows))
+    assert tuple(np.abs(features).max(axis=0)) == encoder.ranges
 
 
 def test_words_are_one_hot_and_the_last_published_word_is_all_zeros():

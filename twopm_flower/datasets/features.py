@@ -99,6 +99,11 @@ class FeatureEncoder:
         return self._feature_names
 
     @property
+    def ranges(self) -> tuple[float, ...]:
+        """The largest absolute value that each feature can have: 4 for a grade, else 1."""
+        return tuple(GRADE_HALF_WIDTH if name in _GRADES else 1.0 for name in self._feature_names)
+
+    @property
     def n_features(self) -> int:
         """Number of matrix columns."""
         return len(self._feature_names)

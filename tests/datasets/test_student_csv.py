@@ -155,3 +155,14 @@ def test_a_cell_is_accepted_exactly_when_the_schema_allows_it(row, column, cell)
         assert str(parse_students(data, "x")[column.name].iloc[row - 2]) in (cell, cell.lstrip("0"))
     else:
         assert f"line {row}, column {column.name}" in complaint(data)
+
+
+def test_a_grade_that_is_yet_to_be_given_may_be_missing_and_no_other_column():
+    frame = synthetic_students("mat", 5)
+    ungraded = frame.drop(columns=["G3"]).to_csv(sep=";", index=False).encode()
+    read = parse_students(ungraded, "school.csv", may_lack=["G2", "G3"])
+    pd.testing.assert_frame_equal(read, frame.drop(columns=["G3"]))
+    assert "missing column 'G3'" in complaint(ungraded)
+    unnamed = frame.drop(columns=["age"]).to_csv(sep=";", index=False).encode()
+    with pytest.raises(DataError, match="missing column 'age'"):
+        parse_students(unnamed, "school.csv", may_lack=["G3"])

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -18,7 +18,7 @@ _MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 _MOST_NAMES_SHOWN = 5
 
 
-def parse_students(data: bytes, file: str) -> pd.DataFrame:
+def parse_students(data: bytes, file: str, *, may_lack: Collection[str] = ()) -> pd.DataFrame:
     """Parse the bytes of a student CSV.
 
     Parameters
@@ -27,12 +27,14 @@ def parse_students(data: bytes, file: str) -> pd.DataFrame:
         The whole file: UTF-8, semicolon-separated, one header line.
     file : str
         What to call the file in error messages.
+    may_lack : collection of str
+        Columns that need not be there, such as a grade that is yet to be given.
 
     Returns
     -------
     pandas.DataFrame
-        One row per student with the 33 columns in published order; categories are strings,
-        numbers ``int64``.
+        One row per student with the 33 columns in published order, but for those that are
+        lacking; categories are strings, numbers ``int64``.
 
     Raises
     ------
@@ -49,23 +51,23 @@ def parse_students(data: bytes, file: str) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=SEPARATOR, strict=True)
     try:
         header = next(reader, [])
-        _check_header(header, file)
+        _check_header(header, file, may_lack)
         columns = [COLUMNS[COLUMN_NAMES.index(name)] for name in header]
-        cells: dict[str, list[str | int]] = {name: [] for name in COLUMN_NAMES}
+        cells: dict[str, list[str | int]] = {name: [] for name in COLUMN_NAMES if name in header}
         for row in reader:
             if not row:  # a blank line holds no student
                 continue
-            _check_length(row, len(columns), file, reader.line_num)
+            _check_length(row, header, file, reader.line_num)
             for column, cell in zip(columns, row, strict=True):
                 cells[column.name].append(_parse_cell(column, cell, file, reader.line_num))
     except csv.Error as error:
         raise DataError(
             f"{file}, line {reader.line_num}: not well-formed CSV ({error}).", hint=_HEADER_HINT
         ) from error
-    if not cells[COLUMN_NAMES[0]]:
+    if not cells[columns[0].name]:
         raise DataError(f"{file} has a header but no rows.", hint=_HEADER_HINT)
     frame = pd.DataFrame(cells)
-    numbers = {column.name: "int64" for column in COLUMNS if isinstance(column, NumberColumn)}
+    numbers = {column.name: "int64" for column in columns if isinstance(column, NumberColumn)}
     return frame.astype(numbers)
 
 
@@ -75,7 +77,7 @@ def format_students(frame: pd.DataFrame) -> bytes:
     return text.encode("utf-8")
 
 
-def _check_header(header: Sequence[str], file: str) -> None:
+def _check_header(header: Sequence[str], file: str, may_lack: Collection[str]) -> None:
     if not header:
         raise DataError(f"{file}, line 1: the header is missing.", hint=_HEADER_HINT)
     if len(header) == 1 and header[0] not in COLUMN_NAMES:
@@ -87,7 +89,7 @@ def _check_header(header: Sequence[str], file: str) -> None:
                 hint="Save the file again with ';' as the separator.",
             )
     problems = {
-        "missing": [name for name in COLUMN_NAMES if name not in header],
+        "missing": [name for name in COLUMN_NAMES if name not in (*header, *may_lack)],
         "unknown": [name for name in header if name not in COLUMN_NAMES],
         "repeated": sorted({name for name in header if header.count(name) > 1}),
     }
@@ -101,10 +103,11 @@ def _check_header(header: Sequence[str], file: str) -> None:
             )
 
 
-def _check_length(row: Sequence[str], expected: int, file: str, line: int) -> None:
+def _check_length(row: Sequence[str], header: Sequence[str], file: str, line: int) -> None:
+    expected = len(header)
     if len(row) != expected:
         # The first cell that is missing, or that is too many, is where to look.
-        where = COLUMN_NAMES[len(row)] if len(row) < expected else f"number {expected + 1}"
+        where = header[len(row)] if len(row) < expected else f"number {expected + 1}"
         raise DataError(
             f"{file}, line {line}, column {where}: the row has {len(row)} cells, not {expected}.",
             hint="Look for a cut-off row or a stray separator.",

@@ -82,6 +82,11 @@ class Deployment(Record):
         """The EIP-712 domain of data publications."""
         return Domain(chain_id=self.chain_id, verifying_contract=self.data_registry)
 
+    @property
+    def receipt_domain(self) -> Domain:
+        """The EIP-712 domain of prediction requests and receipts."""
+        return Domain(chain_id=self.chain_id, verifying_contract=self.receipt_registry)
+
 
 class ChainRecord(Record):
     """Where on chain a round is recorded, as the coordinator saw it."""

@@ -14,6 +14,7 @@ from eth_utils.crypto import keccak
 from twopm_flower.errors import RecordError
 
 UPDATE_LEAF = ("bytes32", "uint32", "uint32", "address", "bytes32")
+RECEIPT_LEAF = ("address", "bytes32")
 
 
 def leaf_hash(types: Sequence[str], values: Sequence[object]) -> bytes:
@@ -28,6 +29,11 @@ def update_leaf(task_id: str, round_: int, attempt: int, node: str, digest: str)
     """Return the leaf of one node's update: (task, round, attempt, node, update digest)."""
     values = (bytes.fromhex(task_id[2:]), round_, attempt, node, bytes.fromhex(digest[2:]))
     return leaf_hash(UPDATE_LEAF, values)
+
+
+def receipt_leaf(issuer: str, receipt_digest: str) -> bytes:
+    """Return the leaf of one receipt: (account that anchors it, EIP-712 digest of the receipt)."""
+    return leaf_hash(RECEIPT_LEAF, (issuer, bytes.fromhex(receipt_digest[2:])))
 
 
 def _parent(left: bytes, right: bytes) -> bytes:

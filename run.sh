@@ -10,6 +10,9 @@
 # of PyTorch) is set as usual, in pip's own configuration or PIP_* variables.
 set -euo pipefail
 
+# Hundreds of processes import the same packages: without stored bytecode each compiles them anew.
+unset PYTHONDONTWRITEBYTECODE
+
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 venv=${TWOPM_VENV:-$root/.venv}
 torch="torch==2.13.0"

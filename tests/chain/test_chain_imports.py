@@ -23,6 +23,14 @@ def test_the_embedded_chain_starts_without_loading_a_client():
     assert "web3" not in loaded
 
 
+def test_a_client_of_an_evm_chain_starts_without_loading_the_embedded_one():
+    script = "import sys, twopm_flower.chain.evm_backend; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "eth" not in loaded
+
+
 def test_the_process_of_a_nodes_message_loads_what_it_needs_only():
     script = "import sys, twopm_flower.app.client_app; print(*sys.modules)"
     loaded = subprocess.run(

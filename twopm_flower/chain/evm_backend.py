@@ -1,14 +1,17 @@
 """The EVM as a chain backend: any chain that speaks Ethereum's JSON-RPC, and the embedded one."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from twopm_flower.chain.backends import KeyKind, deployment_of, refuse_program
-from twopm_flower.chain.devnet import DevnetProcess, open_read_only
 from twopm_flower.chain.evm import EvmConnector, EvmReader, deploy
 from twopm_flower.config import ChainSettings
 from twopm_flower.records.bundle import Deployment
 from twopm_flower.signer.base import Signer
 from twopm_flower.signer.keystore import LocalSigner
+
+if TYPE_CHECKING:
+    from twopm_flower.chain.devnet import DevnetProcess
 
 
 class EvmBackend:
@@ -30,6 +33,8 @@ class EvmBackend:
         folder = chain.devnet_folder
         if folder is None or not (folder / "chain.sqlite").exists():
             return None
+        from twopm_flower.chain.devnet import open_read_only  # noqa: PLC0415  # py-evm: as below
+
         return EvmReader(open_read_only(folder), deployment_of(chain))
 
     def open_connector(self, chain: ChainSettings, signer: Signer) -> EvmConnector:
@@ -43,8 +48,11 @@ class EvmBackend:
         refuse_program(self.family, program)
         return deploy(rpc_url, signer)
 
-    def local_chain(self, folder: Path, *, port: int = 0) -> DevnetProcess:
+    def local_chain(self, folder: Path, *, port: int = 0) -> "DevnetProcess":
         """Return the embedded chain in a folder, not started."""
+        # py-evm takes most of a second, which no node's message should wait for.
+        from twopm_flower.chain.devnet import DevnetProcess  # noqa: PLC0415
+
         return DevnetProcess(folder, port)
 
 

@@ -30,7 +30,9 @@ def test_every_kind_of_chain_is_measured(families, tmp_path):
         # A ledger counts no work.
         assert (chain["family"] == "ledger") == (first["later"] == 0)
     gas = report["chains"][0]["work"]
-    assert gas[0]["later"] == gas[1]["later"] < gas[0]["first"] < 60_000
+    # A zero byte of a digest costs 12 less than another: a few of them come by chance.
+    assert gas[0]["later"] == pytest.approx(gas[1]["later"], abs=12 * 6)
+    assert gas[0]["later"] < gas[0]["first"] < 60_000
     assert len(report["signer"]["isolated_s"]) == len(report["signer"]["local_s"]) == 4
     assert report["skipped"] == {}
 

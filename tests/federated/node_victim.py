@@ -18,6 +18,11 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from tiny_app import RUN_CONFIG, tiny_app
 
+# Loaded for the first order otherwise, and this is imported before each victim is forked.
+import twopm_flower.chain.evm_backend  # noqa: F401
+import twopm_flower.privacy.one_time  # noqa: F401
+import twopm_flower.privacy.tenseal_bfv  # noqa: F401
+
 CALLS = ("fsync", "replace", "link", "unlink")
 STATEMENTS = ("INSERT", "COMMIT")
 

@@ -43,6 +43,7 @@ Each says what was wrong, with which value, and what to do next::
     ├── DeploymentError          a SuperLink, a SuperNode or a run does not start or fails
     ├── BenchmarkError           a benchmark cannot be run, or a peer cannot be installed
     └── VerificationError        a step of the verification does not hold
+        └── ProvableFault        somebody signed what is shown to be wrong
 """
 
 from collections.abc import Sequence
@@ -318,6 +319,10 @@ class DeploymentError(TwopmError):
 
 class VerificationError(TwopmError):
     """A step of the verification does not hold."""
+
+
+class ProvableFault(VerificationError):
+    """Somebody signed what is wrong, and whoever has the same files sees it, too."""
 
 
 class BenchmarkError(TwopmError):

@@ -19,9 +19,8 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from tiny_app import RUN_CONFIG, tiny_app
 
 # Loaded for the first order otherwise, and this is imported before each victim is forked.
-import twopm_flower.chain.evm_backend  # noqa: F401
-import twopm_flower.privacy.one_time  # noqa: F401
-import twopm_flower.privacy.tenseal_bfv  # noqa: F401
+from twopm_flower.chain import evm_backend  # noqa: F401
+from twopm_flower.privacy import one_time, tenseal_bfv  # noqa: F401
 
 CALLS = ("fsync", "replace", "link", "unlink")
 STATEMENTS = ("INSERT", "COMMIT")

@@ -154,6 +154,35 @@ class FinalView(Protocol):
         ...
 
 
+class AnchorView(Protocol):
+    """A batch of receipts that an issuer anchored."""
+
+    @property
+    def issuer(self) -> str:
+        """The account that anchored it."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """Merkle root of the batch."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many receipts it has."""
+        ...
+
+    @property
+    def block_number(self) -> int:
+        """The block's number."""
+        ...
+
+    @property
+    def transaction_hash(self) -> str:
+        """The transaction's hash."""
+        ...
+
+
 class ChainView(Protocol):
     """A reader of one deployment. Any method may raise an error of ours."""
 
@@ -179,4 +208,12 @@ class ChainView(Protocol):
 
     def finalisation(self, task_id: str) -> FinalView | None:
         """Return how the task was finalised, or None."""
+        ...
+
+
+class ReceiptChainView(ChainView, Protocol):
+    """A reader of one deployment that knows anchored batches of receipts, too."""
+
+    def receipt_anchor(self, issuer: str, root: str) -> AnchorView | None:
+        """Return where an issuer anchored a batch, or None."""
         ...

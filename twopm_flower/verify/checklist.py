@@ -32,11 +32,10 @@ The first step that does not hold ends the verification: later steps build on it
 The code below and in the modules of the steps follows the same numbers.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from twopm_flower.errors import RecordError, TwopmError
+from twopm_flower.errors import RecordError
 from twopm_flower.records.bundle import RunBundle
 from twopm_flower.verify.chain_view import ChainView
 from twopm_flower.verify.one_time_keys import ONE_TIME_KEY
@@ -46,7 +45,7 @@ from twopm_flower.verify.outcome_steps import (
     check_records,
     opened_metrics,
 )
-from twopm_flower.verify.report import Report, StepResult, StepStatus
+from twopm_flower.verify.report import Report, StepResult
 from twopm_flower.verify.round_steps import (
     check_aggregates,
     check_chaining,
@@ -57,7 +56,8 @@ from twopm_flower.verify.round_steps import (
     is_re_executed,
     redo_sums,
 )
-from twopm_flower.verify.subject import SkippedStep, Subject
+from twopm_flower.verify.stepping import run_steps
+from twopm_flower.verify.subject import Subject
 from twopm_flower.verify.task_steps import check_bundle, check_members, check_task
 
 STEPS: tuple[tuple[str, Callable[[Subject], str]], ...] = (
@@ -125,20 +125,8 @@ def verify_bundle(
     (2, 'fingerprints')
     """
     subject = Subject(bundle, chain)
-    steps: list[StepResult] = []
-    failed: int | None = None
-    for number, (title, check) in enumerate(STEPS, start=1):
-        if failed is None:
-            result = _run(number, title, check, subject)
-        else:
-            detail = f"not reached: step {failed} failed"
-            result = StepResult(number, title, "skipped", detail, 0.0)
-        if result.status == "failed":
-            failed = number
-        steps.append(result)
-        if progress is not None:
-            progress(result)
-    passed = {step.number for step in steps if step.status == "passed"}
+    outcome = run_steps(STEPS, subject, progress)
+    passed = outcome.passed
     re_executed = 9 in passed and is_re_executed(subject)
     anchored = passed.issuperset(CHAIN_STEPS)
     return Report(
@@ -147,25 +135,13 @@ def verify_bundle(
         trust_mode=bundle.terms.trust_mode,
         rounds=len(bundle.rounds),
         planned_rounds=bundle.terms.rounds,
-        steps=tuple(steps),
+        steps=outcome.steps,
         level="re-executed" if re_executed else "fingerprints",
         anchored=anchored,
         finalised=anchored and 11 in passed and subject.complete,
-        metrics=tuple(opened_metrics(subject)) if failed is None else (),
+        metrics=tuple(opened_metrics(subject)) if outcome.failure is None else (),
         notes=_notes(subject, anchored=anchored, re_executed=re_executed),
     )
-
-
-def _run(number: int, title: str, check: Callable[[Subject], str], subject: Subject) -> StepResult:
-    started = time.perf_counter()
-    status: StepStatus = "passed"
-    try:
-        detail = check(subject)
-    except SkippedStep as skipped:
-        status, detail = "skipped", str(skipped)
-    except TwopmError as error:
-        status, detail = "failed", str(error)
-    return StepResult(number, title, status, detail, time.perf_counter() - started)
 
 
 def _notes(subject: Subject, *, anchored: bool, re_executed: bool) -> tuple[str, ...]:

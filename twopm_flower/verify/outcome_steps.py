@@ -12,7 +12,8 @@ from twopm_flower.records.terms import MetricTerm
 from twopm_flower.verify.chain_view import ChainView, RecordView
 from twopm_flower.verify.one_time_keys import check_openings
 from twopm_flower.verify.report import ModelMetrics
-from twopm_flower.verify.subject import SkippedStep, Subject, require
+from twopm_flower.verify.stepping import SkippedStep, require
+from twopm_flower.verify.subject import Subject
 
 _WORD = 1 << 64
 

@@ -13,7 +13,8 @@ from twopm_flower.verify.round import (
     check_manifest,
     check_updates,
 )
-from twopm_flower.verify.subject import SkippedStep, Subject, require
+from twopm_flower.verify.stepping import SkippedStep, require
+from twopm_flower.verify.subject import Subject
 
 
 def check_statements(subject: Subject) -> str:

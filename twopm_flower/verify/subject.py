@@ -4,7 +4,7 @@ import base64
 from dataclasses import dataclass
 from functools import cached_property
 
-from twopm_flower.errors import ChainUnavailable, VerificationError
+from twopm_flower.errors import VerificationError
 from twopm_flower.privacy.binding import ZERO_NODE
 from twopm_flower.privacy.ciphertext import Ciphertext
 from twopm_flower.privacy.frame import FrameContext, parse_aggregate
@@ -17,10 +17,7 @@ from twopm_flower.records.statements import ModelStatement
 from twopm_flower.verify.chain_view import ChainView
 from twopm_flower.verify.expanded import parse_expanded
 from twopm_flower.verify.round import check_models, frame_context
-
-
-class SkippedStep(Exception):  # noqa: N818  # not an error: it ends a step early
-    """A step has nothing to check; says why."""
+from twopm_flower.verify.stepping import answering
 
 
 @dataclass(frozen=True)
@@ -143,22 +140,4 @@ class Subject:
         SkippedStep
             None was given, or it does not answer.
         """
-        if self.chain is None:
-            raise SkippedStep("no chain was given")
-        try:
-            self.chain.check()
-        except ChainUnavailable as error:
-            raise SkippedStep(f"the chain does not answer: {error}") from error
-        return self.chain
-
-
-def require(found: object, expected: object, what: str, source: str) -> None:
-    """Check that two values are equal.
-
-    Raises
-    ------
-    VerificationError
-        They differ; both are quoted.
-    """
-    if found != expected:
-        raise VerificationError(f"{what} is {found}; {source} {expected}")
+        return answering(self.chain)

@@ -5,7 +5,8 @@ from twopm_flower.privacy.parameters import BackendName
 from twopm_flower.records.bundle import RunBundle
 from twopm_flower.records.terms import TrustMode
 from twopm_flower.verify.one_time_keys import ONE_TIME_KEY, thresholds
-from twopm_flower.verify.subject import Subject, require
+from twopm_flower.verify.stepping import require
+from twopm_flower.verify.subject import Subject
 
 BACKENDS: dict[TrustMode, BackendName] = {
     "plaintext": "plaintext",

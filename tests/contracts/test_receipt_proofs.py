@@ -5,7 +5,7 @@ from contract_calls import ZERO, Contracts, signer, word
 
 from twopm_flower.chain.devnet import Devnet
 from twopm_flower.errors import TransactionReverted
-from twopm_flower.records.merkle import MerkleTree, leaf_hash
+from twopm_flower.records.merkle import MerkleTree, receipt_leaf
 
 ISSUER, OTHER = signer(3), signer(4)
 
@@ -30,7 +30,8 @@ def included(contracts, tree, leaf, proof, issuer=ISSUER):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
 def test_each_receipt_of_a_batch_is_found_and_no_other(contracts, count):
-    leaves = [leaf_hash(["uint256", "uint256"], [count, number]) for number in range(count + 1)]
+    digests = ["0x" + word(100 * count + number).hex() for number in range(count + 1)]
+    leaves = [receipt_leaf(ISSUER.address, digest) for digest in digests]
     *leaves, foreign = leaves
     tree = MerkleTree.of(leaves)
     assert not included(contracts, tree, leaves[0], tree.proof(leaves[0]))
@@ -40,6 +41,10 @@ def test_each_receipt_of_a_batch_is_found_and_no_other(contracts, count):
         assert not included(contracts, tree, foreign, tree.proof(leaf))
         assert not included(contracts, tree, leaf, [*tree.proof(leaf), word(1)])
         assert not included(contracts, tree, leaf, tree.proof(leaf), issuer=OTHER)
+    for digest in digests[:-1]:
+        theirs = receipt_leaf(OTHER.address, digest)
+        proof = tree.proof(receipt_leaf(ISSUER.address, digest))
+        assert not included(contracts, tree, theirs, proof)
 
 
 def test_an_anchor_says_when_and_how_many_and_is_never_replaced(contracts):

@@ -3,6 +3,9 @@
 import re
 from typing import Any, cast
 
+from eth_abi.abi import decode, encode
+from eth_typing import ABIEvent
+from hexbytes import HexBytes
 from web3.contract import Contract as Web3Contract
 from web3.types import LogReceipt
 
@@ -22,7 +25,7 @@ def read_event(contract: Web3Contract, entry: LogReceipt) -> ChainEvent:
     topic = bytes(entry["topics"][0]) if entry["topics"] else b""
     for event in contract.all_events():
         if bytes.fromhex(event.topic[2:]) == topic:
-            decoded = event().process_log(entry)
+            decoded = event().process_log(_in_words(event.abi, entry))
             return ChainEvent(
                 name=cast("EventName", snake_case(decoded["event"])),
                 values={snake_case(name): _plain(value) for name, value in decoded["args"].items()},
@@ -32,6 +35,19 @@ def read_event(contract: Web3Contract, entry: LogReceipt) -> ChainEvent:
                 index=int(decoded["logIndex"]),
             )
     raise WrongChain(f"the contract at {contract.address} has no event with topic 0x{topic.hex()}")
+
+
+def _in_words(event: ABIEvent, entry: LogReceipt) -> LogReceipt:
+    """Return the entry with text that is text: anybody can have a contract log any bytes."""
+    kinds = [str(part["type"]) for part in event["inputs"] if not part.get("indexed")]
+    if "string" not in kinds:
+        return entry
+    raw = decode(["bytes" if kind == "string" else kind for kind in kinds], bytes(entry["data"]))
+    values = [
+        value.decode(errors="replace") if kind == "string" else value
+        for kind, value in zip(kinds, raw, strict=True)
+    ]
+    return cast("LogReceipt", {**entry, "data": HexBytes(encode(kinds, values))})
 
 
 def snake_case(name: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from twopm_flower.chain.base import ChainEvent, EventReading
 from twopm_flower.chain.event_continuity import continues
@@ -51,6 +51,15 @@ class HasEvents(EventReading, Protocol):
 
     def head_block(self) -> int:
         """Return the number of the latest block."""
+        ...
+
+
+@runtime_checkable
+class LosesEvents(Protocol):
+    """A reader of a chain on which those who act can keep their own events from being told."""
+
+    def lost_events(self, task_id: str) -> bool:
+        """Tell whether the chain itself does not hold all events of a task."""
         ...
 
 
@@ -120,6 +129,7 @@ class EventStream:
         self._first_block = first_block
         self._blocks_at_once = self._span = blocks_at_once
         self._retract_after = retract_after
+        self._with_gaps: set[str] = set()
         self._lock = threading.RLock()
         store.parent.mkdir(parents=True, exist_ok=True)
         self._process_lock = ProcessLock(
@@ -222,9 +232,15 @@ class EventStream:
             return True
         if before != self._reader.block_hash(last):
             return False
+        return not self._kept(events, last, before) or last < last_readable
+
+    def _kept(self, events: tuple[ChainEvent, ...], last: int, last_hash: str) -> bool:
+        """Store what was read, unless it is to be read again with another mind."""
         try:
-            self._store(events, last, before)
+            self._store(events, last, last_hash)
         except _HiddenEventsError as error:
+            if self._is_lost(str(error.event.values["task_id"])):
+                return False
             self._read_again(error.event)
             raise WrongChain(
                 f"the endpoint hides events of task {error.event.values['task_id']} before block"
@@ -232,7 +248,7 @@ class EventStream:
                 " before",
                 hint="Ask another endpoint: this one hides or makes up events.",
             ) from error
-        return last < last_readable
+        return True
 
     def _last_block(self, first: int, furthest: int) -> tuple[int, str | None]:
         """Return how far to read, and the hash of the block there; some numbers have no block."""
@@ -285,6 +301,13 @@ class EventStream:
             connection.execute("UPDATE events SET is_gone = 1 WHERE block_number > ?", (ancestor,))
             connection.execute("UPDATE cursor SET block = ?", (ancestor,))
 
+    def _is_lost(self, task_id: str) -> bool:
+        """Whether nobody can show the missing events: one such task must not stop all others."""
+        lost = isinstance(self._reader, LosesEvents) and self._reader.lost_events(task_id)
+        if lost:
+            self._with_gaps.add(task_id)
+        return lost
+
     def _read_again(self, event: ChainEvent) -> None:
         """Go back to where the task was last heard of, and believe nothing that came since.
 
@@ -327,7 +350,8 @@ class EventStream:
         ).fetchone()
         if known is not None:
             return
-        if not continues(event, previous, from_start=self._first_block == 0):
+        follows = continues(event, previous, from_start=self._first_block == 0)
+        if not follows and task_id not in self._with_gaps:
             raise _HiddenEventsError(event)
         connection.execute(
             "INSERT INTO events (identity, name, task_id, said, block_number, block_hash,"

@@ -10,7 +10,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from twopm_flower.chain.facts import ChainEvent
-from twopm_flower.chain.solana_events import ProgramEvent, events_in
+from twopm_flower.chain.solana_events import TRUNCATED, ProgramEvent, events_in
 from twopm_flower.chain.solana_identity import SIGNATURE_BYTES, hash_text
 from twopm_flower.chain.solana_rpc import BLOCK_MISSING, RpcRefusedError, SolanaRpc
 from twopm_flower.errors import ChainError, ChainUnavailable
@@ -25,13 +25,17 @@ MAX_LISTED = 1_000_000
 
 @dataclass(frozen=True)
 class Happened:
-    """A transaction that succeeded: where it stands, what it cost, and what it told."""
+    """A transaction that succeeded: where it stands, what it cost, and what it told.
+
+    `is_cut` says that its log overflowed, so that it may have told more.
+    """
 
     transaction_hash: str
     slot: int
     block_hash: str
     units: int
     events: tuple[ProgramEvent, ...]
+    is_cut: bool
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ class SolanaHistory:
             block_hash=block_hash,
             units=answer["meta"]["computeUnitsConsumed"],
             events=events,
+            is_cut=TRUNCATED in answer["meta"]["logMessages"],
         )
         if listed.final:
             if len(self._final) >= MAX_CACHED:

@@ -138,6 +138,11 @@ class SolanaReader:
         self._require_checked()
         return self._history.events(self._at.program, first_block, last_block)
 
+    def lost_events(self, task_id: str) -> bool:
+        """Tell whether the log of a transaction that names a task overflowed: the rest is lost."""
+        self._require_checked()
+        return any(each.is_cut for each in self._history.about(self._at.task(task_id)))
+
     def registered_key(self, node: str) -> str | None:
         """Return a node's sealing key, or None when it is not registered."""
         found = self._node(node)

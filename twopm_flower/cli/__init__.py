@@ -30,7 +30,7 @@ _COMPLETION: Final = ("install_completion", "show_completion")
 VERBS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("demo", "The whole story on this machine, from keys to a verified model."),
     "new": ("new", "Start an encrypted Flower app of your own from a template."),
-    "verify": ("verify", "Check a run or a bundle, step by step."),
+    "verify": ("verify", "Check a run, a bundle or a receipt, step by step."),
     "rounds": ("rounds", "What happened in each round of a run."),
     "show": ("show", "One round: its updates, its record, who was left out."),
     "node": ("node", "A node's keys, its card, and the nodes that it trusts."),

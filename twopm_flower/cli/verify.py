@@ -1,33 +1,19 @@
-"""``twopm verify``: check a run or a bundle, step by step."""
+"""``twopm verify``: check a run, a bundle or a receipt, step by step."""
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from twopm_flower.cli.output import (
-    Home,
-    Json,
-    console,
-    home_of,
-    plain,
-    print_json,
-    say,
-    short,
-    show_error,
-)
+from twopm_flower.cli.output import Home, Json, home_of, plain, print_json, say, show_error
+from twopm_flower.cli.verify_output import show_ending, show_step
+from twopm_flower.errors import ConfigError
 from twopm_flower.node.runs import load_run, open_chain, refreshed
 from twopm_flower.verify.checklist import verify_bundle
-from twopm_flower.verify.report import Report, StepResult
+from twopm_flower.verify.report import Report
 
 app = typer.Typer()
-
-_SIGNS = {"passed": "[green]✓[/]", "failed": "[bold red]✗[/]", "skipped": "[yellow]–[/]"}
-
-_LONG = re.compile(r"0x[0-9a-fA-F]{40,64}")
 
 
 class Level(StrEnum):
@@ -56,11 +42,37 @@ def verify(  # noqa: PLR0917  # one parameter for each option
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask no chain; the exit status is then 2 at best.")
     ] = False,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(help="Check the receipt of a private prediction instead of a run."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="With --receipt: the model, to compute its answer again."),
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Check a run, step by step: signatures, sums, chain records, models."""
+    """Check a run, step by step: signatures, sums, chain records, models. Or a receipt."""
     folder = home_of(home)
+    if receipt is not None and run is not None:
+        raise ConfigError("a run and a receipt are checked one at a time", hint="Leave one out.")
+    if receipt is not None:
+        # A run is checked without what receipts need.
+        from twopm_flower.cli.verify_receipt import verify_receipt_file  # noqa: PLC0415
+
+        status = verify_receipt_file(
+            receipt,
+            model=model,
+            chain=chain,
+            home=folder,
+            offline=offline,
+            redone=require is Level.RE_EXECUTED,
+            json=json,
+        )
+        raise typer.Exit(status)
+    if model is not None:
+        raise ConfigError("--model goes with --receipt", hint="Give the receipt, too.")
     loaded = load_run(folder, run, with_ciphertexts=True)
     bundle = loaded.bundle
     reader, why = (None, "--offline") if offline else open_chain(folder, bundle.deployment, chain)
@@ -70,7 +82,7 @@ def verify(  # noqa: PLR0917  # one parameter for each option
     if not json:
         say(f"[bold]{plain(bundle.terms.title)}[/]  ({len(bundle.rounds)} rounds)")
         say(f"task {bundle.task_id}\n")
-    report = verify_bundle(bundle, chain=reader, progress=None if json else _show_step)
+    report = verify_bundle(bundle, chain=reader, progress=None if json else show_step)
     too_weak = require is Level.RE_EXECUTED and report.level != "re-executed"
     status = report.exit_code or int(too_weak)
     if json:
@@ -85,31 +97,9 @@ def verify(  # noqa: PLR0917  # one parameter for each option
     raise typer.Exit(status)
 
 
-def _show_step(step: StepResult) -> None:
-    detail = step.detail
-    if step.status != "failed":
-        # Whoever looks for a difference needs every digit; whoever sees a tick does not.
-        detail = _LONG.sub(lambda found: short(found.group()), detail)
-    line = Table.grid(padding=(0, 1))
-    line.add_column(width=2, justify="right")
-    line.add_column(width=1)
-    line.add_column(width=36, overflow="fold")
-    line.add_column(overflow="fold", style="red" if step.status == "failed" else "dim")
-    line.add_row(str(step.number), _SIGNS[step.status], plain(step.title), plain(detail))
-    console().print(line)
-
-
 def _show_outcome(report: Report, why_no_chain: str | None) -> None:
-    say("")
-    failure = report.first_failure
-    if failure is not None:
-        say(f"[bold red]Step {failure.number} does not hold: {plain(failure.title)}.[/]")
-    elif report.anchored:
-        level = "re-executed" if report.level == "re-executed" else "checked by fingerprints"
-        say(f"[bold green]Every step holds.[/] Sums were {level}.")
-    else:
-        say("[bold yellow]Every step that could be checked holds; no chain confirms it.[/]")
-    if failure is None and why_no_chain is not None:
-        say(f"No chain was asked: {plain(why_no_chain)}")
-    for note in report.notes:
-        say(f"[dim]· {plain(note)}[/]")
+    level = "re-executed" if report.level == "re-executed" else "checked by fingerprints"
+    success = f"[bold green]Every step holds.[/] Sums were {level}."
+    show_ending(
+        report.first_failure, success if report.anchored else None, report.notes, why_no_chain
+    )

@@ -58,9 +58,15 @@ ROSTER: Final = Handed(
 DEAL: Final = Handed(
     "deal", "a", "The first member's 'twopm keys deal' writes it.", frozenset({"deal", "boxes"})
 )
+RECEIPT: Final = Handed(
+    "receipt",
+    "a",
+    "'twopm infer predict' keeps one of each prediction.",
+    frozenset({"card", "request", "receipt"}),
+)
 
 # A bundle has the fields of an invitation, too, and is looked for first.
-KINDS: Final = (BUNDLE, INVITATION, CARD, REQUEST, ROSTER, DEAL)
+KINDS: Final = (BUNDLE, INVITATION, CARD, REQUEST, ROSTER, DEAL, RECEIPT)
 
 
 def read_handed_over(path: Path, kind: Handed, record: type[RecordType]) -> RecordType:

@@ -13,6 +13,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils.crypto import keccak
 from one_time_vectors import one_time_key
+from receipt_vectors import receipt
 
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext, add
 from twopm_flower.privacy.frame import FrameContext, encode_aggregate, encode_update
@@ -489,6 +490,7 @@ CASES = {
     "masking": masking,
     "key_box": key_box,
     "one_time_key": one_time_key,
+    "receipt": receipt,
 }
 
 

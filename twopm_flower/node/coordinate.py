@@ -11,7 +11,13 @@ from safetensors.numpy import load, save
 from twopm_flower.chain.backends import deployment_of
 from twopm_flower.chain.base import ChainConnector, ChainReader, Joining, TaskState
 from twopm_flower.config import load_settings
-from twopm_flower.errors import ConfigError, ProtocolViolation, QuorumError, RecordError
+from twopm_flower.errors import (
+    ConfigError,
+    ProtocolViolation,
+    QuorumError,
+    RecordError,
+    TransactionReverted,
+)
 from twopm_flower.federated.ceremony import check_deal
 from twopm_flower.federated.exchange import Arrays
 from twopm_flower.federated.excluded import local_digest, split
@@ -191,13 +197,15 @@ def _check_request(
 
 def _register(connector: ChainConnector, request: JoinRequest) -> None:
     registration = request.registration.statement
-    if connector.registered_key(registration.node) != registration.sealing_key:
-        connector.register_node(
-            registration.node,
-            registration.sealing_key,
-            registration.deadline,
-            request.registration.signature,
-        )
+    node, key = registration.node, registration.sealing_key
+    if connector.registered_key(node) == key:
+        return
+    try:
+        connector.register_node(node, key, registration.deadline, request.registration.signature)
+    except TransactionReverted:
+        # Whoever saw it on its way may have sent it first: then it is as the node signed it.
+        if connector.registered_key(node) != key:
+            raise
 
 
 def _joining(request: JoinRequest) -> Joining:

@@ -5,6 +5,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
+import httpx
+
 Script = Callable[[socket.socket, bytes], None]
 """Answers one request, whose head and body are given, on the connection."""
 
@@ -19,6 +21,19 @@ def http(status: str, body: bytes = b"", **headers: str) -> bytes:
 def says(data: bytes) -> Script:
     """Answer with these bytes, and close."""
     return lambda connection, request: connection.sendall(data)
+
+
+def speaks(handle: Callable[[httpx.Request], httpx.Response]) -> Script:
+    """Answer as a function of HTTP requests does."""
+
+    def answer(connection: socket.socket, request: bytes) -> None:
+        head, _, body = request.partition(b"\r\n\r\n")
+        method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
+        response = handle(httpx.Request(method, f"http://127.0.0.1{path}", content=body))
+        status = f"{response.status_code} {response.reason_phrase}"
+        connection.sendall(http(status, response.read(), **response.headers))
+
+    return answer
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ class Retries:
         if tried > self.most:
             return None
         if retry_after is None:
-            own = min(FIRST_PAUSE_S * 2 ** (tried - 1), LONGEST_PAUSE_S)
+            own = min(FIRST_PAUSE_S * 2.0 ** (tried - 1), LONGEST_PAUSE_S)
             return own * (0.5 + self.spread() / 2)
         wanted = retry_after_s(retry_after, self.now())
         return None if wanted > LONGEST_PAUSE_S else wanted * (1.0 + self.spread() / 10)

@@ -22,6 +22,9 @@ CARRIED = (
     "contracts/build.mjs",
     "contracts/package.json",
 )
+PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "--full")
+FAILED = 1
+"""What pytest returns where a test failed; anything else but 0 is no answer."""
 EVM_ONLY = ("-k", "evm and not anvil")
 REPLAY = "tests/contracts/test_state_from_logs.py"
 KILLERS = {
@@ -105,10 +108,13 @@ def killer(mutant: Mutant, folder: Path) -> str | None:
     if subprocess.run(build, capture_output=True, check=False).returncode != 0:
         return "the compiler"
     for arguments in KILLERS[mutant.contract]:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments]
+        command = [sys.executable, "-m", "pytest", *PYTEST, *arguments]
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
-        if done.returncode != 0:
+        if done.returncode == FAILED:
             return arguments[0]
+        if done.returncode != 0:
+            # Nothing to run, or nothing that runs, is nobody who notices.
+            raise SystemExit(f"pytest {arguments}: {done.returncode}\n{done.stdout.decode()}")
     return None
 
 

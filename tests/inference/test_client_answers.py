@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import httpx
 import numpy as np
 import pytest
-from lying_service import DEPLOYMENT, ISSUER, SERVICE, small_service, word
+from lying_service import DEPLOYMENT, ISSUER, SERVICE, Service, small_service, word
 
 from twopm_flower.chain.facts import Finalisation
 from twopm_flower.datasets import FeatureEncoder
@@ -210,6 +210,12 @@ def test_scores_become_what_the_card_calls_them(service, classes, link, scores, 
     for name, values in shown.items():
         assert [round(v, 3) if isinstance(v, float) else v for v in found[name]] == values
     assert list(found["receipt"]) == [word("receipt")] * len(scores)
+
+
+def test_a_sigmoid_of_several_scores_is_refused(tmp_path):
+    weight, bias = np.ones((2, 41), np.float32) / 9, np.zeros(2, np.float32)
+    service = Service(weight, bias, classes=("a", "b", "c"), card_changes={"link": "sigmoid"})
+    assert "parameters are not those" in alarm(service, tmp_path)
 
 
 def test_a_card_that_asks_for_a_name_among_the_features_is_refused(service, tmp_path):

@@ -185,7 +185,7 @@ def _check_receipt(
     receipt = signed.check(card.deployment.receipt_domain)
     expected = {
         "task_id": card.task_id,
-        "card_digest": card.digest,
+        "card_digest": model.card_digest,
         "model_digest": request.model_digest,
         "parameters_id": request.parameters_id,
         "requester": asked.signed.node,

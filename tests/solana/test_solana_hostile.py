@@ -1,0 +1,115 @@
+"""What a coordinator tries who puts several instructions into one transaction."""
+
+from collections.abc import Callable
+
+import pytest
+from solana_machine import ERROR_NAMES, Machine, node_of, recorded
+from solders.compute_budget import set_compute_unit_limit
+from solders.instruction import Instruction
+from solders.message import Message
+from solders.system_program import TransferParams, transfer
+from solders.transaction import Transaction
+from solders.transaction_metadata import FailedTransactionMetadata
+
+from twopm_flower.records.statements import ModelStatement
+
+MEMBERS = [node_of(number) for number in range(3)]
+Attempt = Callable[[Machine, ModelStatement], list[Instruction]]
+
+
+def at_once(machine: Machine, *instructions: Instruction) -> str | None:
+    """Send instructions in one transaction and return the name of the error, or None."""
+    machine.svm.expire_blockhash()
+    recent, payer = machine.svm.latest_blockhash(), machine.fee_payer
+    message = Message.new_with_blockhash(
+        [set_compute_unit_limit(1_400_000), *instructions], payer.pubkey(), recent
+    )
+    result = machine.svm.send_transaction(
+        Transaction([payer, machine.coordinator], message, recent)
+    )
+    if not isinstance(result, FailedTransactionMetadata):
+        return None
+    code = getattr(getattr(result.err(), "err", None), "code", None)
+    return ERROR_NAMES.get(code, str(result.err()))
+
+
+def counted() -> tuple[Machine, ModelStatement]:
+    """Return a task that only needs its end, and what all members signed."""
+    machine = recorded(3)
+    statement = machine.model()
+    machine.all_well(machine.open_tally(statement))
+    machine.all_well(machine.add_signatures(statement, MEMBERS))
+    return machine, statement
+
+
+def kept_alive(machine: Machine, statement: ModelStatement) -> Instruction:
+    where = machine.tally_at(statement)
+    return transfer(
+        TransferParams(from_pubkey=machine.fee_payer.pubkey(), to_pubkey=where, lamports=10**7)
+    )
+
+
+ATTEMPTS: dict[str, tuple[str, Attempt]] = {
+    "a tally that is closed and opened again has forgotten its signatures": (
+        "QuorumMissed",
+        lambda m, s: [
+            m.with_tally("close_tally", s), m.open_tally(s), m.with_tally("finalise", s),
+        ],
+    ),
+    "lamports do not keep the signatures of a closed tally": (
+        "QuorumMissed",
+        lambda m, s: [
+            m.with_tally("close_tally", s), kept_alive(m, s), m.open_tally(s),
+            m.with_tally("attest", s),
+        ],
+    ),
+    "a closed tally is none": (
+        "UnknownTally",
+        lambda m, s: [m.with_tally("close_tally", s), m.with_tally("finalise", s)],
+    ),
+    "signatures do not outlast the record": (
+        "StaleTally",
+        lambda m, s: [m.record(2, 2), m.with_tally("finalise", s)],
+    ),
+    "what is final is final": (
+        "WrongState",
+        lambda m, s: [m.with_tally("finalise", s), m.open_tally(s)],
+    ),
+    "what is final is not cancelled": (
+        "WrongState",
+        lambda m, s: [m.with_tally("finalise", s), m.cancel("no")],
+    ),
+    "what is cancelled is not finalised": (
+        "WrongState",
+        lambda m, s: [m.cancel("no"), m.with_tally("finalise", s)],
+    ),
+    "what is cancelled does not start again": (
+        "WrongState",
+        lambda m, _: [m.cancel("no"), m.of_task("start")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "attempt"), ATTEMPTS.values(), ids=ATTEMPTS)
+def test_one_transaction_is_no_way_around_a_rule(error: str, attempt: Attempt) -> None:
+    machine, statement = counted()
+    before = machine.svm.get_account(machine.task_at(machine.task_id()))
+    assert at_once(machine, *attempt(machine, statement)) == error
+    assert machine.svm.get_account(machine.task_at(machine.task_id())) == before
+    machine.all_well(machine.with_tally("finalise", statement))
+
+
+def test_a_tally_that_is_closed_and_opened_again_counts_from_nothing() -> None:
+    machine, statement = counted()
+    again = [
+        machine.with_tally("close_tally", statement),
+        kept_alive(machine, statement),
+        machine.open_tally(statement),
+        machine.add_signatures(statement, MEMBERS[:2]),
+        machine.with_tally("finalise", statement),
+    ]
+    assert at_once(machine, *again) is None
+    task = machine.read("task", machine.task_at(machine.task_id()))
+    assert task is not None
+    assert task["model_digest"] == statement.model_digest
+    assert machine.read("tally", machine.tally_at(statement)) is None

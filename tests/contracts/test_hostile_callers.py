@@ -15,7 +15,9 @@ from contract_calls import (
     word,
 )
 from eth_abi.abi import encode
+from eth_utils.crypto import keccak
 
+from twopm_flower.chain.contracts import explain_revert
 from twopm_flower.chain.devnet import Devnet
 from twopm_flower.chain.events import EventStream
 from twopm_flower.chain.evm import EvmReader, deploy
@@ -219,3 +221,12 @@ def test_a_list_that_is_said_to_stand_elsewhere_costs_its_caller_and_nobody_else
     sent = contracts.transact(contracts.devnet.signer, data, to=contracts.address("TaskRegistry"))
     assert sent["status"] == 0
     assert sent["gasUsed"] < 100_000
+
+
+@pytest.mark.parametrize("error", ["Error(string)", "StringTooLong(string)"])
+def test_a_refusal_whose_words_are_no_text_or_too_many_is_still_a_refusal(error):
+    selector = keccak(text=error)[:4]
+    for words in (b"\xff\xfe", b"a" * 100_000):
+        refusal = explain_revert(selector + encode(["bytes"], [words]), "join")
+        assert str(refusal).startswith("join was refused: ")
+        assert len(str(refusal)) < 400

@@ -17,6 +17,8 @@ from twopm_flower.records.statements import DOMAIN_NAME, DOMAIN_VERSION, Domain
 
 # Solidity's own error for `require` with a text, and for failed checks of the compiler
 _REVERT_STRING = bytes.fromhex("08c379a0")
+MOST_WORDS = 300
+"""So many characters of a reason are shown, which can be as long as an answer."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,9 @@ def explain_revert(data: bytes, what: str) -> TransactionReverted:
             return _explain_known(error, encoded, what)
     if selector == _REVERT_STRING:
         try:
-            return TransactionReverted(f"{what} was refused: {decode(['string'], encoded)[0]}")
-        except DecodingError:
+            words = decode(["string"], encoded)[0][:MOST_WORDS]
+            return TransactionReverted(f"{what} was refused: {words}")
+        except (DecodingError, UnicodeDecodeError):
             pass
     shown = f"0x{data[:36].hex()}" if data else "no reason given"
     return TransactionReverted(f"{what} was refused: {shown}")
@@ -118,13 +121,13 @@ def explain_revert(data: bytes, what: str) -> TransactionReverted:
 def _explain_known(error: dict[str, Any], encoded: bytes, what: str) -> TransactionReverted:
     try:
         values = decode([field["type"] for field in error["inputs"]], encoded)
-    except DecodingError:
+    except (DecodingError, UnicodeDecodeError):
         return TransactionReverted(f"{what} was refused: {error['name']}")
     arguments: dict[str, object] = {
         field["name"]: _readable(field["type"], value)
         for field, value in zip(error["inputs"], values, strict=True)
     }
-    shown = ", ".join(f"{name}={value}" for name, value in arguments.items())
+    shown = ", ".join(f"{name}={value}" for name, value in arguments.items())[:MOST_WORDS]
     return TransactionReverted(
         f"{what} was refused: {error['name']}({shown})",
         error_name=error["name"],

@@ -30,6 +30,8 @@ __all__ = [
     "encode_update",
     "parse_aggregate",
     "parse_update",
+    "residues_to_bytes",
+    "words_from_bytes",
 ]
 
 UPDATE_MAGIC = b"2PMU"
@@ -64,7 +66,7 @@ def encode_update(
 ) -> bytes:
     """Return the frame of a node's update."""
     rows, coefficients = len(ciphertext.seeds), ciphertext.c0.size
-    body = ciphertext.seeds.tobytes() + _residues_to_bytes(ciphertext.c0)
+    body = ciphertext.seeds.tobytes() + residues_to_bytes(ciphertext.c0)
     return (
         _START.pack(UPDATE_MAGIC, VERSION, BACKEND_CODES[backend])
         + context.update_bytes
@@ -89,7 +91,7 @@ def parse_update(
     _check_length(header, body, rows * SEED_BYTES + coefficients * RESIDUE_BYTES)
     seeds = np.frombuffer(body, np.uint8, rows * SEED_BYTES).reshape(rows, SEED_BYTES)
     try:
-        ciphertext = SeededCiphertext(_words_from_bytes(body[seeds.size :]), seeds)
+        ciphertext = SeededCiphertext(words_from_bytes(body[seeds.size :]), seeds)
     except PrivacyError as error:
         raise FrameError(str(error)) from error
     if header.bound != expected.update_bytes:
@@ -99,7 +101,7 @@ def parse_update(
 
 def encode_aggregate(context: FrameContext, ciphertext: Ciphertext, backend: str = "bfv") -> bytes:
     """Return the frame of a round's sum; the context's node is left out."""
-    body = _residues_to_bytes(ciphertext.c0) + _residues_to_bytes(ciphertext.c1.ravel())
+    body = residues_to_bytes(ciphertext.c0) + residues_to_bytes(ciphertext.c1.ravel())
     return (
         _START.pack(AGGREGATE_MAGIC, VERSION, BACKEND_CODES[backend])
         + context.aggregate_bytes
@@ -124,8 +126,8 @@ def parse_aggregate(
     body = memoryview(data)[AGGREGATE_HEADER_BYTES:]
     count = coefficients + rows * RING_DEGREE
     _check_length(header, body, count * RESIDUE_BYTES)
-    c0 = _words_from_bytes(body[: coefficients * RESIDUE_BYTES])
-    c1 = _words_from_bytes(body[coefficients * RESIDUE_BYTES :]).reshape(rows, RING_DEGREE)
+    c0 = words_from_bytes(body[: coefficients * RESIDUE_BYTES])
+    c1 = words_from_bytes(body[coefficients * RESIDUE_BYTES :]).reshape(rows, RING_DEGREE)
     try:
         ciphertext = Ciphertext(c0, c1)
     except PrivacyError as error:
@@ -206,12 +208,17 @@ def _bound_elsewhere(header: _Header, expected: FrameContext) -> BindingError:
     )
 
 
-def _residues_to_bytes(residues: Residues) -> bytes:
-    words = np.ascontiguousarray(residues, "<u8")
+def residues_to_bytes(residues: Residues) -> bytes:
+    """Return residues in C order, 7 bytes each, little-endian."""
+    words = np.ascontiguousarray(residues, "<u8").ravel()
     return np.ndarray(words.shape, "V7", words, strides=(8,)).tobytes()
 
 
-def _words_from_bytes(data: memoryview) -> Residues:
+def words_from_bytes(data: memoryview) -> Residues:
+    """Return the words of 7 bytes, in any number, that `residues_to_bytes` wrote.
+
+    Whether they are residues is for the caller to check.
+    """
     residues = room_for(len(data) // RESIDUE_BYTES)
     if residues.size:
         # Each word is read with one byte of the next one, but the last has no next one.

@@ -19,12 +19,13 @@ BINOMIAL = ONE_TIME_NOISE
 so they are at most 42 in magnitude, with variance 21."""
 
 PUBLIC_SEED_BYTES = 32
+ONE_TIME_ROWS = "one-time-a"
+"""What the tags start with under which rows of one-time keys are grown."""
 
 Words = npt.NDArray[np.uint64]
 
 _BLOCK_BYTES = 16
 _ROW_BLOCKS = RING_DEGREE * 8 // _BLOCK_BYTES
-_COINS = np.uint64((1 << BINOMIAL) - 1)
 _RESIDUE_MASK = np.uint64((1 << RESIDUE_BITS) - 1)
 _ZEROS = bytes(1 << 16)
 
@@ -59,23 +60,32 @@ def fresh_stream() -> WordStream:
     return WordStream(os.urandom(32))
 
 
-def centred_binomial(stream: WordStream, count: int) -> npt.NDArray[np.int64]:
-    """Return `count` samples of the centred binomial distribution of `BINOMIAL`.
+def centred_binomial(
+    stream: WordStream, count: int, coins: int = BINOMIAL
+) -> npt.NDArray[np.int64]:
+    """Return `count` samples of the centred binomial distribution of `coins`.
 
-    Each takes two words of the stream: the ones among the low 42 bits of the first, less
+    Each takes two words of the stream: the ones among the low `coins` bits of the first, less
     those of the second.
+
+    Parameters
+    ----------
+    stream : WordStream
+    count : int
+    coins : int, default `BINOMIAL`
+        eta, at most 64: samples are at most so large in magnitude, with variance ``eta / 2``.
 
     Returns
     -------
     ndarray of int64, shape (count,)
     """
     words = stream.take(2 * count)
-    words &= _COINS
+    words &= np.uint64((1 << coins) - 1)
     ones = np.bitwise_count(words).astype(np.int64)
     return ones[::2] - ones[1::2]
 
 
-def uniform_rows(seed: bytes, first_row: int, count: int) -> Residues:
+def uniform_rows(seed: bytes, first_row: int, count: int, purpose: str = ONE_TIME_ROWS) -> Residues:
     """Return rows of uniform residues that everybody grows from a public seed.
 
     Row r, column j is the word ``2048 r + j`` of the key stream under the key
@@ -90,23 +100,25 @@ def uniform_rows(seed: bytes, first_row: int, count: int) -> Residues:
         `PUBLIC_SEED_BYTES` bytes.
     first_row, count : int
         Rows ``first_row`` up to, and without, ``first_row + count``.
+    purpose : str, default "one-time-a"
+        Stands in place of ``one-time-a`` in both tags: rows of other purposes are other rows.
 
     Returns
     -------
     ndarray of uint64, shape (count, 2048)
     """
-    stream = WordStream(_key(tagged_digest("one-time-a/v1", seed)), first_row * _ROW_BLOCKS)
+    stream = WordStream(_key(tagged_digest(f"{purpose}/v1", seed)), first_row * _ROW_BLOCKS)
     words = stream.take(count * RING_DEGREE)
     words &= _RESIDUE_MASK
     rows = words.reshape(count, RING_DEGREE)
     if count and int(words.max()) >= MODULUS:
         for index in np.flatnonzero((rows >= MODULUS).any(axis=1)).tolist():
-            _replace(rows[index], seed, first_row + index)
+            _replace(rows[index], seed, first_row + index, purpose)
     return rows
 
 
-def _replace(row: Residues, seed: bytes, number: int) -> None:
-    key = _key(tagged_digest("one-time-a-spare/v1", seed, number.to_bytes(8, "little")))
+def _replace(row: Residues, seed: bytes, number: int, purpose: str) -> None:
+    key = _key(tagged_digest(f"{purpose}-spare/v1", seed, number.to_bytes(8, "little")))
     stream = WordStream(key)
     for column in np.flatnonzero(row >= MODULUS).tolist():
         while int(row[column]) >= MODULUS:

@@ -1,0 +1,1 @@
+"""Private predictions: clients, a service, and what both agree on."""

@@ -113,3 +113,13 @@ def test_a_tally_that_is_closed_and_opened_again_counts_from_nothing() -> None:
     assert task is not None
     assert task["model_digest"] == statement.model_digest
     assert machine.read("tally", machine.tally_at(statement)) is None
+
+
+@pytest.mark.parametrize("recovery", [0, 1, 26, 29, 30, 31, 35, 255])
+def test_a_recovery_number_that_ethereum_does_not_know_is_no_signature(recovery: int) -> None:
+    # 29 and 30 name points whose x is r plus the order of the curve: r = 2 has one.
+    machine = Machine()
+    machine.all_well(machine.initialise())
+    signature = (2).to_bytes(32) + (1).to_bytes(32) + bytes([recovery])
+    refused = machine.send(machine.register(MEMBERS[0], signature=signature))
+    assert refused.error == "BadSignature"

@@ -6,7 +6,11 @@ from functools import cached_property
 from twopm_flower.chain.base import ChainReader
 from twopm_flower.datasets.features import SETUPS, TARGETS, FeatureEncoder
 from twopm_flower.errors import ConfigError, InferenceMismatch, RecordError
-from twopm_flower.privacy.linear_parameters import LinearParameters, Preset
+from twopm_flower.privacy.linear_parameters import (
+    MOST_PROBABILITY_ERROR,
+    LinearParameters,
+    Preset,
+)
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.inference import ModelCard
 
@@ -161,4 +165,9 @@ def _parameters(card: ModelCard, encoder: FeatureEncoder) -> LinearParameters:
     found = (parameters.identifier, parameters.policy, parameters.features, parameters.classes)
     if stated != found or (card.link == "sigmoid" and scores != 1):
         raise InferenceMismatch("the service's parameters are not those of the model on its card")
+    if parameters.probability_error > MOST_PROBABILITY_ERROR:
+        raise InferenceMismatch(
+            f"with the service's parameters a probability could be "
+            f"{parameters.probability_error:.1e} off, more than {MOST_PROBABILITY_ERROR:.0e}"
+        )
     return parameters

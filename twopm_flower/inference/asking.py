@@ -24,8 +24,7 @@ from twopm_flower.records.statements import Signed, TypedDataSigner, sign
 
 CLOCK_TOLERANCE_S: Final = 300
 MOST_RECEIPT_BYTES: Final = 64 * 1024
-BLOCK: Final = 2048
-"""Rows that share polynomials of an answer."""
+"""What an answer has beside the encrypted scores: their header, and the signed receipt."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,11 @@ def encrypt_request(
     """
     rows = len(features)
     card = model.card
+    chosen = preset or ("latency" if rows == 1 else "batch")
     frame, key = encrypt_rows(
         np.asarray(features, dtype=np.float64),
         model.parameters,
-        preset or ("latency" if rows == 1 else "batch"),
+        chosen,
         model_digest=card.model_digest,
     )
     statement = PredictionRequest(
@@ -118,9 +118,8 @@ def encrypt_request(
         issued_at=int(now),
     )
     signed = sign(statement, signer, card.deployment.receipt_domain)
-    # For each class a residue of every row, and a polynomial for every begun block of rows.
-    residues = model.parameters.classes * (rows + BLOCK * (rows // BLOCK + 1))
-    return Asked(frame, signed, key, MOST_RECEIPT_BYTES + 8 * residues)
+    response_bytes = model.parameters.response_bytes(chosen, rows)
+    return Asked(frame, signed, key, response_bytes + MOST_RECEIPT_BYTES)
 
 
 def open_answer(asked: Asked, answer: bytes, model: AgreedModel, *, now: float) -> Answered:

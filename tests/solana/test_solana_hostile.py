@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from solana_machine import ERROR_NAMES, Machine, node_of, recorded
+from solana_machine import ERROR_NAMES, INTERFACE, Machine, node_of, recorded
 from solders.compute_budget import set_compute_unit_limit
 from solders.instruction import Instruction
 from solders.message import Message
@@ -123,3 +123,14 @@ def test_a_recovery_number_that_ethereum_does_not_know_is_no_signature(recovery:
     signature = (2).to_bytes(32) + (1).to_bytes(32) + bytes([recovery])
     refused = machine.send(machine.register(MEMBERS[0], signature=signature))
     assert refused.error == "BadSignature"
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_no_instruction_reads_beyond_its_own_bytes(length: int) -> None:
+    # What follows an instruction's data in memory is the program's own key.
+    machine, _ = counted()
+    good = machine.cancel("why")
+    for name in ("cancel", "add_signatures"):
+        tag = INTERFACE["instructions"][name]["tag"]
+        short = Instruction(good.program_id, bytes([tag]) + bytes(length), good.accounts)
+        assert machine.send(short).error == "WrongDataLength"

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from twopm_flower.errors import LayoutError, PrivacyError, ProvableFault, VerificationError
+from twopm_flower.errors import PrivacyError, ProvableFault, VerificationError
 from twopm_flower.privacy.layout import Layout
 from twopm_flower.privacy.linear_frame import response_digest
 from twopm_flower.privacy.linear_model import PreparedLinear, QuantisedLinear
@@ -23,7 +23,7 @@ def redo_answer(subject: ReceiptSubject) -> str:
     Raises
     ------
     ProvableFault
-        They give another one.
+        They give another one, or the model does not fit the parameters on the card.
     """
     if subject.arrays is None:
         raise SkippedStep("the model's weights were not given (--model)")
@@ -34,19 +34,26 @@ def redo_answer(subject: ReceiptSubject) -> str:
     weight, bias = linear_arrays(subject, subject.arrays)
     try:
         quantised = QuantisedLinear.of(weight, bias, subject.parameters)
-        prepared = PreparedLinear.of(quantised, subject.parameters)
     except PrivacyError as error:
-        raise VerificationError(f"the model does not fit the card's parameters: {error}") from error
+        raise _fault(subject, f"parameters that its model does not fit: {error.message}") from error
+    prepared = PreparedLinear.of(quantised, subject.parameters)
     redone = answer(request, prepared, None if seed is None else bytes.fromhex(seed[2:]))
     digest, signed = response_digest(redone), subject.answered.response_digest
     if digest != signed:
-        raise ProvableFault(
-            f"PROVABLE FAULT: {subject.card.service} signed the response {signed}; model "
-            f"{subject.answered.model_digest} answers this request with {digest}",
-            hint="Publish the receipt file, the request and the model: whoever runs this command "
-            "on them sees the same.",
+        raise _fault(
+            subject,
+            f"the response {signed}; model {subject.answered.model_digest} answers this request "
+            f"with {digest}",
         )
     return f"model {subject.answered.model_digest} gives this response"
+
+
+def _fault(subject: ReceiptSubject, signed: str) -> ProvableFault:
+    return ProvableFault(
+        f"PROVABLE FAULT: {subject.card.service} signed {signed}",
+        hint="Publish the receipt file, the request and the model: whoever runs this command on "
+        "them sees the same.",
+    )
 
 
 def linear_arrays(subject: ReceiptSubject, arrays: ModelArrays) -> tuple[Floats, Floats]:
@@ -65,7 +72,7 @@ def linear_arrays(subject: ReceiptSubject, arrays: ModelArrays) -> tuple[Floats,
     try:
         # Checks names, shapes and values.
         layout.flatten(arrays)
-    except (LayoutError, PrivacyError) as error:
+    except PrivacyError as error:
         raise VerificationError(f"the model given is not that of the receipt: {error}") from error
     ordered = [np.ascontiguousarray(arrays[name], dtype="<f4") for name in names]
     digest = model_digest(layout.digest, b"".join(array.tobytes() for array in ordered))

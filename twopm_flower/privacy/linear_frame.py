@@ -17,7 +17,6 @@ bytes, and there is exactly one encoding: ``encode(parse(data)) == data``.
 
 import struct
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -63,6 +62,8 @@ class LinearRequest:
         What the polynomial a' is grown from; for secret weights.
     public_key : ndarray of uint64, shape (2048,), or None
         The transform of ``-(a' s + e')``.
+    digest : str
+        What statements name the request by: the digest of its bytes, once they were read.
     """
 
     preset: Preset
@@ -73,6 +74,7 @@ class LinearRequest:
     c0: Residues
     key_seed: bytes | None = None
     public_key: Residues | None = None
+    digest: str = ""
 
     def to_bytes(self) -> bytes:
         """Return the frame."""
@@ -90,11 +92,6 @@ class LinearRequest:
             return header + residues_to_bytes(self.c0)
         key = self.key_seed + residues_to_bytes(self.public_key)
         return header + key + residues_to_bytes(self.c0)
-
-    @cached_property
-    def digest(self) -> str:
-        """The digest that statements name the request by."""
-        return request_digest(self.to_bytes())
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +174,18 @@ def parse_request(
     c0 = _residues(body[key_bytes:], "The request")
     if preset == "batch":
         c0 = c0.reshape(parameters.features, rows)
-    return LinearRequest(preset, rows, parameters, model_digest, seed, c0, key_seed, public_key)
+    return LinearRequest(
+        preset,
+        rows,
+        parameters,
+        model_digest,
+        seed,
+        c0,
+        key_seed,
+        public_key,
+        # There is one encoding only, so these are the bytes that the request would be written as.
+        request_digest(data),
+    )
 
 
 def encode_response(request: LinearRequest, scores: Residues, c1: Residues) -> bytes:

@@ -8,12 +8,8 @@ import numpy.typing as npt
 
 from twopm_flower.errors import PrivacyError
 from twopm_flower.privacy import ring_numpy
-from twopm_flower.privacy.linear_parameters import (
-    Integers,
-    LinearParameters,
-    digits_of,
-    rounded,
-)
+from twopm_flower.privacy.linear_digits import Integers, digits_of, rounded
+from twopm_flower.privacy.linear_parameters import LinearParameters
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, Residues
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from twopm_flower.privacy.linear_parameters import Integers
+from twopm_flower.privacy.linear_digits import Integers
 from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, mul_mod
 from twopm_flower.privacy.ring_numpy import products, transform
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twopm_flower.errors import ConfigError, RecordError
+from twopm_flower.privacy.linear_digits import Floats, digits_of, rounded, rounded_up
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, RESIDUE_BITS
 from twopm_flower.records.canonical import canonical_bytes
@@ -34,9 +35,6 @@ _MOST_INPUT_BITS, _MOST_WEIGHT_BITS, _MOST_DIGITS = 20, 26, 3
 _MOST_DIGIT_SUM: Final = 1 << 35
 _MOST_SCORE: Final = 1 << 61
 _HALF_Q: Final = (MODULUS - 1) // 2
-
-Floats = npt.NDArray[np.floating[Any]]
-Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -280,34 +278,6 @@ class LinearParameters:
             raise RecordError(str(error)) from error
 
 
-def digits_of(values: Integers, digits: int, bits: int) -> Integers:
-    """Return integers as digits to the base ``2**bits``, least first.
-
-    Digits lie in ``[-2**(bits-1), 2**(bits-1))``; the last is whatever is left.
-
-    Parameters
-    ----------
-    values : ndarray of int64, any shape
-    digits, bits : int
-
-    Returns
-    -------
-    ndarray of int64, shape (..., digits)
-    """
-    found, rest = [], values
-    for _ in range(digits - 1):
-        half = np.int64(1 << (bits - 1)) if bits else np.int64(0)
-        digit = ((rest + half) & np.int64((1 << bits) - 1)) - half
-        found.append(digit)
-        rest = (rest - digit) >> np.int64(bits)
-    return np.stack([*found, rest], axis=-1)
-
-
-def rounded(values: Floats, bits: int) -> Integers:
-    """Return ``round(2**bits * values)``, halves to even."""
-    return np.rint(np.ldexp(np.asarray(values, np.float64), bits)).astype(np.int64)
-
-
 @dataclass(frozen=True, eq=False)
 class _Model:
     policy: WeightsPolicy
@@ -346,10 +316,10 @@ def _fitting(model: _Model, digits: int, group: int) -> Iterator[LinearParameter
         if math.ldexp(widest, weight_bits) >= float(1 << 50):
             return
         whole = rounded(w, weight_bits)
-        weight_sum = _rounded_up(int(np.abs(whole).sum(axis=1).max()))
+        weight_sum = rounded_up(int(np.abs(whole).sum(axis=1).max()))
         digit_bits = -(-weight_bits // digits)
         parts = np.abs(digits_of(whole, digits, digit_bits))
-        digit_sum = _rounded_up(int(parts.sum(axis=1).max()))
+        digit_sum = rounded_up(int(parts.sum(axis=1).max()))
         for input_bits in range(_MOST_INPUT_BITS + 1):
             bits = input_bits + weight_bits
             reach = math.ldexp(widest, bits) * float(r.max()) + math.ldexp(
@@ -361,7 +331,7 @@ def _fitting(model: _Model, digits: int, group: int) -> Iterator[LinearParameter
             added = np.abs(digits_of(rounded(beta, bits), digits, digit_bits))
             # Of shape (K, D): the sums over features, by matrix product.
             reached = np.swapaxes(parts, 1, 2) @ limits + added
-            score_limit = _rounded_up(int(reached.max()))
+            score_limit = rounded_up(int(reached.max()))
             guard, flood = _bits_left(policy, group, digit_sum, score_limit)
             try:
                 yield LinearParameters(
@@ -397,12 +367,6 @@ def _bits_left(
         if flood and carried <= _HALF_Q:
             return guard, flood
     return 1, 1
-
-
-def _rounded_up(value: int) -> int:
-    """Return the least integer of three significant bits that is not less."""
-    spare = max(0, value.bit_length() - 3)
-    return -(-value >> spare) << spare
 
 
 def _unusable(p: LinearParameters) -> str | None:

@@ -14,19 +14,15 @@ import numpy.typing as npt
 
 from twopm_flower.errors import DataError, PrivacyError
 from twopm_flower.privacy.keys import Unprintable
+from twopm_flower.privacy.linear_digits import Integers, rounded
 from twopm_flower.privacy.linear_frame import (
     LinearRequest,
     parse_response,
+    request_digest,
     score_positions,
     used_rows,
 )
-from twopm_flower.privacy.linear_parameters import (
-    LINEAR_NOISE,
-    Integers,
-    LinearParameters,
-    Preset,
-    rounded,
-)
+from twopm_flower.privacy.linear_parameters import LINEAR_NOISE, LinearParameters, Preset
 from twopm_flower.privacy.linear_service import INPUT_ROWS, KEY_ROWS, residues_of
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, centred, mul_mod
@@ -130,7 +126,7 @@ def encrypt_rows(
         preset, len(values), parameters, model_digest, seed, c0, key_seed, public_key
     )
     data = request.to_bytes()
-    return data, RequestKey(secret, parameters, preset, len(values), request.digest)
+    return data, RequestKey(secret, parameters, preset, len(values), request_digest(data))
 
 
 def open_scores(response: bytes, key: RequestKey) -> npt.NDArray[np.float64]:

@@ -36,6 +36,7 @@ import numpy as np
 
 from twopm_flower.errors import PrivacyError
 from twopm_flower.privacy import linear_numpy
+from twopm_flower.privacy.linear_digits import Integers
 from twopm_flower.privacy.linear_frame import (
     LinearRequest,
     encode_response,
@@ -43,7 +44,7 @@ from twopm_flower.privacy.linear_frame import (
     used_rows,
 )
 from twopm_flower.privacy.linear_model import PreparedLinear
-from twopm_flower.privacy.linear_parameters import LINEAR_NOISE, Integers
+from twopm_flower.privacy.linear_parameters import LINEAR_NOISE
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, Residues, add_mod, mul_mod
 from twopm_flower.privacy.sampling import WordStream, centred_binomial, uniform_rows

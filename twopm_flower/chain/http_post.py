@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -20,10 +21,20 @@ class HttpPost:
         How long to wait for the connection, for the answer's first byte, and for its last.
     most_bytes : int
         How long an answer may be, unpacked.
+    headers : mapping of str to str, optional
+        What to send besides the content type, such as an access token.
     """
 
-    def __init__(self, url: str, timeout_s: float, most_bytes: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        most_bytes: int,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.url = url
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._timeout_s = timeout_s
         self._most_bytes = most_bytes
         self._local = threading.local()
@@ -46,7 +57,7 @@ class HttpPost:
             with self._local.session.post(
                 self.url,
                 data=body,
-                headers={"Content-Type": "application/json"},
+                headers=self._headers,
                 timeout=self._timeout_s,
                 stream=True,
                 allow_redirects=False,

@@ -73,7 +73,9 @@ class LedgerReader:
             raise WrongChain(
                 f"the ledger's genesis is {genesis.digest}, not {pinned.genesis_hash}", hint=hint
             )
-        derived = genesis.deployment().model_copy(update={"family": pinned.family})
+        # Where the entries are kept does not follow from the genesis, and nothing is signed for it.
+        place = {"family": pinned.family, "program": pinned.program}
+        derived = genesis.deployment().model_copy(update=place)
         if derived != pinned:
             raise WrongChain(
                 f"the deployment does not follow from the genesis {genesis.digest}", hint=hint

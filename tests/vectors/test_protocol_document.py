@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from twopm_flower.records import bundle, manifest, roster, statements, terms
+from twopm_flower.records import bundle, inference, manifest, roster, statements, terms
 from twopm_flower.records.fields import Record
 from twopm_flower.verify import STEPS
+from twopm_flower.verify.receipt import RECEIPT_STEPS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "protocol.md").read_text()
 RECORDS = [
     kind
-    for module in (bundle, manifest, roster, terms)
+    for module in (bundle, inference, manifest, roster, terms)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Record) and kind.__module__ == module.__name__
 ]
@@ -34,12 +35,12 @@ def test_every_domain_tag_of_the_code_stands_in_the_table():
 def test_every_signed_type_is_spelt_out():
     kinds = [
         kind
-        for kind in vars(statements).values()
+        for kind in (*vars(statements).values(), *vars(inference).values())
         if isinstance(kind, type)
         and issubclass(kind, statements.Statement)
         and kind is not statements.Statement
     ]
-    assert len(kinds) >= 7
+    assert len(kinds) >= 13
     for kind in kinds:
         members = ",".join(f"{solidity} {name}" for name, solidity in kind.TYPES.values())
         assert f"\n{kind.__name__}({members})\n" in TEXT
@@ -54,10 +55,14 @@ def test_every_field_of_a_record_is_named(kind):
         assert not missing
 
 
-def test_every_step_of_the_verifier_is_described():
-    section = TEXT.partition("## Verification")[2].partition("\n## ")[0]
+@pytest.mark.parametrize(
+    ("heading", "steps"),
+    [("## Verification", STEPS), ("## Verification of a receipt", RECEIPT_STEPS)],
+)
+def test_every_step_of_the_verifier_is_described(heading, steps):
+    section = TEXT.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
     numbers = re.findall(r"^(\d+)\. ", section, re.MULTILINE)
-    assert numbers == [str(number) for number in range(1, len(STEPS) + 1)]
+    assert numbers == [str(number) for number in range(1, len(steps) + 1)]
 
 
 def test_every_vector_file_is_referred_to():

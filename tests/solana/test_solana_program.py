@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from solana_machine import ZERO, Machine, digest, node_of, opened, recorded, running
+from solana_machine import ZERO, Machine, digest, node_of, opened, raw, recorded, running
 from solders.pubkey import Pubkey
 
 from twopm_flower.records.chaining import roster_digest, round_head
@@ -140,6 +140,28 @@ def test_a_round_is_attested_while_the_task_goes_on() -> None:
     assert machine.send(machine.with_tally("attest", statement)).error == "StaleTally"
     machine.all_well(machine.with_tally("close_tally", statement))
     assert machine.read("tally", machine.tally_at(statement)) is None
+
+
+def test_a_tally_and_its_events_tell_what_the_members_signed() -> None:
+    machine = recorded(3)
+    statement = machine.model()
+    signed = {
+        name: getattr(statement, name)
+        for name in ("task_id", "round", "manifest_digest", "model_digest", "metrics_digest")
+    }
+    machine.all_well(machine.open_tally(statement))
+    machine.all_well(machine.add_signatures(statement, [node_of(0), node_of(1)]))
+    tally = machine.read("tally", machine.tally_at(statement))
+    assert tally is not None
+    assert {name: tally[name] for name in signed} == signed
+    assert raw(tally["statement_digest"]) == statement.signing_hash(machine.domain("task"))
+    machine.all_well(machine.with_tally("attest", statement))
+    assert machine.events[-1] == ("ModelAttested", signed | {"signers": 2})
+    machine.all_well(machine.with_tally("finalise", statement))
+    told = {name: signed[name] for name in ("task_id", "model_digest", "metrics_digest")}
+    task = machine.read("task", machine.task_at(machine.task_id()))
+    assert task is not None
+    assert machine.events[-1] == ("TaskFinalised", told | {"head": task["head"], "signers": 2})
 
 
 def test_a_bitmap_has_room_for_every_member() -> None:

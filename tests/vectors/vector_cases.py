@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from answer_vectors import answers
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eth_utils.crypto import keccak
 from one_time_vectors import one_time_key
@@ -491,6 +492,7 @@ CASES = {
     "key_box": key_box,
     "one_time_key": one_time_key,
     "receipt": receipt,
+    "answers": answers,
 }
 
 

@@ -1,12 +1,14 @@
 """What a coordinator tries who puts several instructions into one transaction."""
 
+import random
 from collections.abc import Callable
 
 import pytest
-from solana_machine import ERROR_NAMES, INTERFACE, Machine, node_of, recorded
+from solana_machine import ERROR_NAMES, INTERFACE, SYSTEM, Machine, digest, node_of, recorded
 from solders.compute_budget import set_compute_unit_limit
-from solders.instruction import Instruction
+from solders.instruction import AccountMeta, Instruction
 from solders.message import Message
+from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 from solders.transaction import Transaction
 from solders.transaction_metadata import FailedTransactionMetadata
@@ -134,3 +136,45 @@ def test_no_instruction_reads_beyond_its_own_bytes(length: int) -> None:
         tag = INTERFACE["instructions"][name]["tag"]
         short = Instruction(good.program_id, bytes([tag]) + bytes(length), good.accounts)
         assert machine.send(short).error == "WrongDataLength"
+
+
+def bent(good: Instruction, accounts: list[Pubkey], chance: random.Random) -> Instruction:
+    """Return a call with other bytes, lengths, accounts, orders or rights."""
+    data, metas = bytearray(good.data), list(good.accounts)
+    signers = [meta.pubkey for meta in metas if meta.is_signer]
+    for _ in range(chance.randint(1, 3)):
+        how = chance.randrange(5)
+        if how == 0 and data:
+            data[chance.randrange(len(data))] = chance.choice((0, 1, 127, 128, 255))
+        elif how == 1:
+            data = data[: chance.randrange(len(data) + 1)] + chance.randbytes(chance.randrange(9))
+        elif how == 2:
+            chance.shuffle(metas)
+        else:
+            key = chance.choice(accounts)
+            meta = AccountMeta(key, key in signers, chance.random() < 0.6)
+            metas[chance.randrange(len(metas))] = meta
+    return Instruction(good.program_id, bytes(data), metas)
+
+
+def test_no_bytes_and_no_accounts_make_the_program_fail_without_a_word() -> None:
+    machine, statement = counted()
+    node = MEMBERS[0]
+    calls = [
+        machine.initialise(), machine.register(node, 1), machine.depart(node, 1),
+        machine.publish(node), machine.create_task(1), machine.join(node),
+        machine.of_task("start"), machine.record(2, 2), machine.open_tally(statement),
+        machine.add_signatures(statement, MEMBERS), machine.anchor(digest("receipts")),
+        *(machine.with_tally(name, statement) for name in ("attest", "finalise", "close_tally")),
+    ]  # fmt: skip
+    accounts = [meta.pubkey for call in calls for meta in call.accounts] + [SYSTEM, machine.program]
+    known = {None, *ERROR_NAMES.values()}
+    held = {key: machine.svm.get_account(key) for key in accounts}
+    chance = random.Random(1)
+    for _ in range(600):
+        outcome = machine.send(bent(chance.choice(calls), accounts, chance))
+        assert outcome.error in known
+        if outcome.error is None:
+            for key, account in held.items():
+                if account is not None and account.owner == machine.program:
+                    machine.svm.set_account(key, account)

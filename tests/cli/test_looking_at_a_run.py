@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+from answered_request import anchored, answered
 from safetensors.numpy import load_file
 
-from twopm_flower.config import CONFIG_FILE
+from twopm_flower.config import CONFIG_FILE, load_settings
+from twopm_flower.federated.chain_access import open_connector
 from twopm_flower.verify.checklist import load_bundle
 
 
@@ -108,6 +110,23 @@ def test_the_embedded_chain_is_read_from_its_folder_when_nobody_serves_it(
     settings.write_text(settings.read_text().replace(url, "http://127.0.0.1:9"))
     outcome = twopm("verify", "--home", own_copy)
     assert outcome.status == 0, outcome.out + outcome.err
+
+
+def test_a_receipt_of_the_runs_model_is_verified_with_its_chain(twopm, finished, tmp_path):
+    model = tmp_path / "model.safetensors"
+    twopm("model", "export", finished.task_id, "--out", model, "--home", finished.homes[0])
+    path = tmp_path / "receipt.json"
+    connector = open_connector(load_settings(finished.coordinator))
+    file = answered(load_bundle(finished.bundle), load_file(model), connector.account, path)
+    checked = ("verify", "--receipt", path, "--home", finished.coordinator, "--json")
+    report = twopm(*checked, "--model", model).json
+    assert (report["exit_code"], report["level"]) == (2, "redone")
+    path.write_bytes(anchored(file, connector).to_bytes())
+    report = twopm(*checked, "--model", model).json
+    assert (report["exit_code"], report["anchored"]) == (0, True)
+    outcome = twopm(*checked[:-1], "--require", "re-executed")
+    assert outcome.status == 1
+    assert "--model" in outcome.err
 
 
 def test_rounds_are_a_table_and_json_and_csv(twopm, finished, tmp_path):

@@ -132,6 +132,9 @@ def encrypt_rows(
 def open_scores(response: bytes, key: RequestKey) -> npt.NDArray[np.float64]:
     """Return the scores in a response: logits, before any link.
 
+    What does not open as scores is refused. A wrong residue may open as another score, all the
+    same: that an answer is right, its receipt shows to whoever knows the weights.
+
     Parameters
     ----------
     response : bytes

@@ -245,9 +245,9 @@ def predict(
     return Prediction(file, frame, response, chain, {"weight": WEIGHT, "bias": BIAS})
 
 
-def anchor(chain, file, count=3):
+def anchor(chain, file, count=3, *, issuer=None):
     """Anchor a receipt in a batch with others, and return where."""
-    issuer = file.receipt.statement.issuer
+    issuer = issuer or file.receipt.statement.issuer
     digests = [file.receipt_digest, *(word(f"receipt {n}") for n in range(count - 1))]
     leaf, *others = (receipt_leaf(issuer, each) for each in digests)
     tree = MerkleTree.of([leaf, *others])

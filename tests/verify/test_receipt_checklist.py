@@ -16,6 +16,7 @@ from receipt_stage import (
     SERVICE,
     STRANGER,
     WEIGHT,
+    anchor,
     deployment,
     digest_of,
     final_chain,
@@ -24,6 +25,7 @@ from receipt_stage import (
 from tampering import leaf_at, leaves, mutants, tampered
 
 from twopm_flower.errors import ChainUnavailable, RecordError, WrongChain
+from twopm_flower.privacy.layout import Layout
 from twopm_flower.privacy.linear_parameters import LinearParameters
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import ZERO_DIGEST
@@ -259,6 +261,22 @@ def test_another_models_weights_prove_nothing():
         assert (number, report.fault, says in detail) == (6, False, True), detail
 
 
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        (("weight", (1, 3)),),
+        (("weight", (3,)), ("bias", (1,))),
+        (("weight", (1, 3)), ("bias", (3,))),
+        (("weight", (1, 3)), ("bias", (1,)), ("more", (1,))),
+    ],
+)
+def test_a_layout_that_no_linear_model_has_proves_nothing(arrays):
+    report = predict(card={"layout": Layout(arrays).to_dict()}).verify()
+    number, detail = failure(report)
+    assert (number, report.fault) == (6, False)
+    assert "not that of a linear model" in detail
+
+
 def test_a_mask_seed_that_the_receipt_does_not_commit_to_is_refused():
     number, detail = failure(predict(policy="secret", seed=bytes(32)).verify())
     assert number == 2
@@ -299,10 +317,18 @@ def test_a_batch_that_another_account_anchored_is_not_the_issuers():
     assert ISSUER.address in detail
 
 
-@pytest.mark.parametrize("name", [name for name, _ in vars(chain_view.AnchorView).items()])
+def test_a_batch_of_somebody_else_that_has_the_receipt_is_not_the_issuers():
+    prediction = predict(anchored=False)
+    anchoring = anchor(prediction.chain, prediction.file, issuer=STRANGER.address)
+    number, detail = failure(prediction.with_file(anchoring=anchoring).verify())
+    assert number == 8
+    assert "issuer" in detail
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in vars(chain_view.AnchorView).items() if type(kind) is property]
+)
 def test_a_change_in_any_field_of_an_anchor_on_chain_is_noticed(name):
-    if not isinstance(getattr(chain_view.AnchorView, name), property):
-        return
     prediction = predict()
     (place, honest), *_ = prediction.chain.anchors.items()
     value = getattr(honest, name)
@@ -312,7 +338,7 @@ def test_a_change_in_any_field_of_an_anchor_on_chain_is_noticed(name):
 
 
 def test_a_model_that_is_not_the_outcome_of_its_task_is_refused():
-    for change in ({"state": "running", "model_digest": None}, {"model_digest": word("other")}):
+    for change in ({"state": "running"}, {"model_digest": None}, {"model_digest": word("other")}):
         prediction = predict()
         prediction.chain.state = replace(prediction.chain.state, **change)
         assert failure(prediction.verify())[0] == 7

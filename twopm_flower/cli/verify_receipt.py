@@ -65,7 +65,7 @@ def verify_receipt_file(
     if not json:
         answered = file.receipt.statement
         say(f"[bold]receipt[/] {file.receipt_digest}")
-        say(f"{answered.rows} predictions by {plain(file.receipt.node)}, {answered.price} wei\n")
+        say(f"by {plain(file.receipt.node)}, rows: {answered.rows}, wei: {answered.price}\n")
     report = verify_receipt(
         file,
         _beside(path, ".request"),

@@ -26,7 +26,7 @@ def check_form(subject: ReceiptSubject) -> str:
     # One score decides between two classes; more scores have a class each.
     classes = 2 if card.link == "sigmoid" and parameters.classes == 1 else parameters.classes
     require(len(card.classes), classes, "the number of classes", "the parameters and the link take")
-    return f"{parameters.features} features, {parameters.classes} scores, weights {card.weights}"
+    return f"features {parameters.features}, scores {parameters.classes}, weights {card.weights}"
 
 
 def check_service(subject: ReceiptSubject) -> str:
@@ -79,7 +79,7 @@ def check_requester(subject: ReceiptSubject) -> str:
         raise VerificationError(
             f"the receipt is dated {apart:+d} s from its request, more than {MOST_APART_S} s"
         )
-    return f"{request.rows} rows asked for by {signed.node}"
+    return f"rows: {request.rows}, asked for by {signed.node}"
 
 
 def check_request(subject: ReceiptSubject) -> str:

@@ -43,7 +43,7 @@ def worst_noise(monkeypatch):
 )
 def test_scores_open_as_exactly_those_of_the_quantised_model(shape, policy, size, preset, seed):
     model = LinearModel(*shape, policy, scale=size / shape[1], seed=seed)
-    x = model.rows(1 if preset == "latency" else 3, seed)
+    x = model.rows(1 if preset == "latency" else 35, seed)
     scores = model.predict(x, preset)
     assert np.array_equal(scores, model.exact(x))
     assert np.abs(scores - model.plain(x)).max() <= model.parameters.logit_error
@@ -236,6 +236,19 @@ def test_the_flood_hides_all_but_the_stated_bits_of_a_score():
     # 7 degrees of freedom and fixed seeds up to the e1 of a few units.
     assert ((counts - 30) ** 2 / 30).sum() < 35
     assert p.leaked_bits == p.rows * (54 - p.flood_bits)
+
+
+@pytest.mark.parametrize(("classes", "features"), [(1, 41), (5, 41), (40, 3), (1, 2048)])
+def test_no_more_scores_share_a_mask_than_leave_its_secret_unknown(classes, features):
+    # A requester that makes up its public key reads 54 - F bits of the mask's secret by each.
+    model = LinearModel(classes, features, "secret", scale=0.3 if features < 100 else 0.003)
+    p = model.parameters
+    data, _ = model.encrypt(model.rows(70), "batch")
+    polynomials = (len(model.answer(data)) - 44 - 7 * 70 * p.rows) // (7 * 2048)
+    assert 70 * p.rows / polynomials * (54 - p.flood_bits) <= 512
+    assert p.rows / p.polynomials * (54 - p.flood_bits) <= 512
+    with pytest.raises(RecordError, match=r"share a mask|go 19 times"):
+        LinearParameters.from_dict({**p.to_dict(), "group": 19, "flood_bits": 22})
 
 
 def test_secret_weights_get_more_flooding_than_precision():

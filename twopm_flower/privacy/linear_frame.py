@@ -4,7 +4,8 @@ A request holds a public seed, from which everybody grows the uniform polynomial
 coefficients in use of ``c0 = (m << g) + e - a s``. The preset ``latency`` has one row of
 features in coefficients ``offset .. offset + d`` of one polynomial, with encryptions of zero
 on both sides (`LinearParameters.window` of them all together); ``batch`` has a polynomial
-for each feature and each block of 2048 rows, the rows in its coefficients. For secret weights
+for each feature and each block of rows (`LinearParameters.block_rows`), the rows in its
+coefficients. For secret weights
 a public key follows: another seed, and the transform of ``-(a' s + e')``.
 
 A response holds a residue for each score, and a polynomial, by its transform, for each group
@@ -280,9 +281,10 @@ def _word(digest: str) -> bytes:
     return word
 
 
-def used_rows(block: int, rows: int) -> slice:
+def used_rows(parameters: LinearParameters, block: int, rows: int) -> slice:
     """Return the rows of a block of a request of the preset ``batch``."""
-    return slice(block * RING_DEGREE, min(rows, (block + 1) * RING_DEGREE))
+    size = parameters.block_rows
+    return slice(block * size, min(rows, (block + 1) * size))
 
 
 def score_positions(parameters: LinearParameters, polynomial: int) -> np.ndarray:

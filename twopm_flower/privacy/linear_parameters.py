@@ -1,16 +1,14 @@
 """The parameters of encrypted linear predictions, derived from a model by formulas."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final, Literal, Self, get_args
 
-import numpy as np
 import numpy.typing as npt
 
 from twopm_flower.errors import ConfigError, RecordError
-from twopm_flower.privacy.linear_digits import Floats, digits_of, rounded, rounded_up
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, RESIDUE_BITS
 from twopm_flower.records.canonical import canonical_bytes
@@ -28,13 +26,22 @@ MASK_NOISE: Final = LINEAR_NOISE * (2 * RING_DEGREE + 1)
 MOST_PROBABILITY_ERROR: Final = 1e-3
 """What rounding features and weights may change a probability by."""
 
+MOST_HINTED_BITS: Final = 512
+"""How much the scores that share a mask may tell of its secret u, which has 3246 bits.
+
+A requester that makes up its public key reads so many bits of u, 323 coefficients, which leaves
+a problem of degree 1725 that it would have to solve by itself.
+"""
+
 RESIDUE_BYTES: Final = 7
 MOST_FEATURES: Final = RING_DEGREE
 MOST_CLASSES: Final = 2048
-_MOST_INPUT_BITS, _MOST_WEIGHT_BITS, _MOST_DIGITS = 20, 26, 3
+MOST_INPUT_BITS: Final = 20
+MOST_WEIGHT_BITS: Final = 26
+MOST_DIGITS: Final = 3
+HALF_Q: Final = (MODULUS - 1) // 2
 _MOST_DIGIT_SUM: Final = 1 << 35
 _MOST_SCORE: Final = 1 << 61
-_HALF_Q: Final = (MODULUS - 1) // 2
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,8 @@ class LinearParameters:
     A weight is written in D digits to the base ``2**h``, ``h = ceil(b / D)``, each with a sign;
     so is B. A digit's score is ``S = sum W_i m_i + B``, and it is answered as
     ``2**g * S + noise``. Several of them may share one polynomial (the preset ``latency``
-    packs up to G of them, see `linear_frame`), so with V the largest ``sum_i |W_i|`` of a
-    digit's row and M the largest ``|S|``::
+    packs up to G of them, see `linear_frame`; of secret weights few), so with V the largest
+    ``sum_i |W_i|`` of a digit's row and M the largest ``|S|``::
 
         noise = 21 * G * V                                         (weights are public)
         noise = 21 * G * V + 21 * (2 * 2048 + 1) + 2**(F - 1)      (weights are secret)
@@ -132,29 +139,10 @@ class LinearParameters:
             If the model has no such shape or holds values that are not finite, there are
             more than 2048 features or classes, or the error would be too large.
         """
-        w, beta = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
-        r = np.asarray(ranges, np.float64)
-        model = _Model(policy, w, beta, r)
-        _check_model(model)
-        best_error = math.inf
-        for digits in range(1, _MOST_DIGITS + 1):
-            most = (RING_DEGREE // w.shape[1] + 1) // 2
-            for group in sorted({min(most, digits * len(w)), 1}, reverse=True):
-                fitting = tuple(_fitting(model, digits, group))
-                if not fitting:
-                    continue
-                best = min(fitting, key=lambda found: found.probability_error)
-                best_error = min(best_error, best.probability_error)
-                good = [p for p in fitting if p.probability_error <= MOST_PROBABILITY_ERROR]
-                if good and policy == "secret":
-                    return max(good, key=lambda p: (p.flood_bits, -p.probability_error))
-                if good:
-                    return best
-        raise ConfigError(
-            f"Features and weights of this model would be rounded so much that a probability may "
-            f"be {best_error:.1e} off, more than {MOST_PROBABILITY_ERROR:.0e}.",
-            hint="Train with more regularisation (--l2), or scale features of large range.",
-        )
+        # It makes parameters of every number of bits, so it stands above this module.
+        from twopm_flower.privacy.linear_derivation import derive_linear  # noqa: PLC0415
+
+        return derive_linear(weight, bias, ranges, policy)
 
     @property
     def rows(self) -> int:
@@ -225,9 +213,20 @@ class LinearParameters:
         """The digest that frames and statements name these parameters by."""
         return tagged_digest("linear-parameters/v1", canonical_bytes(self.to_dict()))
 
+    @property
+    def block_rows(self) -> int:
+        """How many rows of the preset ``batch`` share polynomials.
+
+        2048 for public weights. For secret ones as few as `MOST_HINTED_BITS` allow: each score
+        tells 54 - F bits of the mask that they share.
+        """
+        if self.policy == "public":
+            return RING_DEGREE
+        return max(1, MOST_HINTED_BITS // (RESIDUE_BITS - self.flood_bits))
+
     def blocks(self, rows: int) -> int:
-        """Return how many blocks of 2048 rows a request of the preset ``batch`` has."""
-        return -(-rows // RING_DEGREE)
+        """Return how many blocks of `block_rows` rows a request of the preset ``batch`` has."""
+        return -(-rows // self.block_rows)
 
     def request_residues(self, preset: Preset, rows: int) -> int:
         """Return how many residues of encrypted features a request has."""
@@ -278,97 +277,6 @@ class LinearParameters:
             raise RecordError(str(error)) from error
 
 
-@dataclass(frozen=True, eq=False)
-class _Model:
-    policy: WeightsPolicy
-    weight: Floats
-    bias: Floats
-    ranges: Floats
-
-
-def _check_model(model: _Model) -> None:
-    policy, w, beta, r = model.policy, model.weight, model.bias, model.ranges
-    if policy not in get_args(WeightsPolicy):
-        raise ConfigError(f"Weights are public or secret, not {policy!r}.")
-    if w.ndim != 2 or beta.shape != w.shape[:1] or r.shape != w.shape[1:] or not w.size:
-        raise ConfigError(
-            f"Weights of shape {w.shape}, biases of shape {beta.shape} and ranges of shape "
-            f"{r.shape} are not those of a linear model.",
-            hint="They have the shapes (classes, features), (classes,) and (features,).",
-        )
-    if w.shape[1] > MOST_FEATURES or len(w) > MOST_CLASSES:
-        raise ConfigError(
-            f"A model of {w.shape[1]} features and {len(w)} classes does not fit: at most "
-            f"{MOST_FEATURES} features go into one polynomial, and {MOST_CLASSES} classes into "
-            "one answer."
-        )
-    if not (np.isfinite(w).all() and np.isfinite(beta).all()):
-        raise ConfigError("The model has weights or biases that are not finite.")
-    if not (np.isfinite(r).all() and (r > 0).all()):
-        raise ConfigError("The range of a feature is not a finite number above 0.")
-
-
-def _fitting(model: _Model, digits: int, group: int) -> Iterator[LinearParameters]:
-    """Yield the parameters of every number of bits that fits."""
-    policy, w, beta, r = model.policy, model.weight, model.bias, model.ranges
-    widest = float(np.abs(w).sum(axis=1).max())
-    for weight_bits in range(digits - 1, _MOST_WEIGHT_BITS + 1):
-        if math.ldexp(widest, weight_bits) >= float(1 << 50):
-            return
-        whole = rounded(w, weight_bits)
-        weight_sum = rounded_up(int(np.abs(whole).sum(axis=1).max()))
-        digit_bits = -(-weight_bits // digits)
-        parts = np.abs(digits_of(whole, digits, digit_bits))
-        digit_sum = rounded_up(int(parts.sum(axis=1).max()))
-        for input_bits in range(_MOST_INPUT_BITS + 1):
-            bits = input_bits + weight_bits
-            reach = math.ldexp(widest, bits) * float(r.max()) + math.ldexp(
-                float(np.abs(beta).max()), bits
-            )
-            if reach >= float(1 << 60):
-                break
-            limits = rounded(r, input_bits)
-            added = np.abs(digits_of(rounded(beta, bits), digits, digit_bits))
-            # Of shape (K, D): the sums over features, by matrix product.
-            reached = np.swapaxes(parts, 1, 2) @ limits + added
-            score_limit = rounded_up(int(reached.max()))
-            guard, flood = _bits_left(policy, group, digit_sum, score_limit)
-            try:
-                yield LinearParameters(
-                    policy=policy,
-                    features=w.shape[1],
-                    classes=len(w),
-                    input_bits=input_bits,
-                    weight_bits=weight_bits,
-                    guard_bits=guard,
-                    flood_bits=flood,
-                    digits=digits,
-                    group=group,
-                    weight_sum=weight_sum,
-                    digit_sum=digit_sum,
-                    score_limit=score_limit,
-                    limits=tuple(limits.tolist()),
-                )
-            except ConfigError:
-                break
-
-
-def _bits_left(
-    policy: WeightsPolicy, group: int, digit_sum: int, score_limit: int
-) -> tuple[int, int]:
-    """Return g and F; whether they suffice is for `_unusable` to say."""
-    noise = LINEAR_NOISE * group * digit_sum
-    if policy == "public":
-        return max(1, noise.bit_length() + 1), 0
-    for guard in range(52, 1, -1):
-        left = (1 << (guard - 1)) - 1 - noise - MASK_NOISE
-        flood = left.bit_length() if left > 0 else 0
-        carried = (score_limit << guard) + noise + MASK_NOISE + (1 << flood >> 1)
-        if flood and carried <= _HALF_Q:
-            return guard, flood
-    return 1, 1
-
-
 def _unusable(p: LinearParameters) -> str | None:
     """Return what is wrong with parameters, or None."""
     if p.policy not in get_args(WeightsPolicy):
@@ -376,27 +284,29 @@ def _unusable(p: LinearParameters) -> str | None:
     bounds = {
         "features": (1, MOST_FEATURES),
         "classes": (1, MOST_CLASSES),
-        "input_bits": (0, _MOST_INPUT_BITS),
-        "weight_bits": (0, _MOST_WEIGHT_BITS),
+        "input_bits": (0, MOST_INPUT_BITS),
+        "weight_bits": (0, MOST_WEIGHT_BITS),
         "guard_bits": (1, RESIDUE_BITS - 1),
         "flood_bits": (1, RESIDUE_BITS - 2) if p.policy == "secret" else (0, 0),
-        "digits": (1, _MOST_DIGITS),
-        "group": (1, MOST_CLASSES * _MOST_DIGITS),
+        "digits": (1, MOST_DIGITS),
+        "group": (1, MOST_CLASSES * MOST_DIGITS),
         "weight_sum": (0, 1 << 52),
         "digit_sum": (0, _MOST_DIGIT_SUM),
-        "score_limit": (0, _HALF_Q),
+        "score_limit": (0, HALF_Q),
     }
     for name, (least, most) in bounds.items():
         if not least <= getattr(p, name) <= most:
             return f"{name} is {getattr(p, name)}, not in [{least}, {most}]"
     if len(p.limits) != p.features or p.window > RING_DEGREE or p.group > p.rows:
         return f"{p.features} features do not go {p.group} times into one polynomial"
+    hinted = p.group * (RESIDUE_BITS - p.flood_bits) if p.policy == "secret" else 0
     checks = {
+        "too many scores share a mask": hinted <= MOST_HINTED_BITS,
         "a residue times so large weights does not fit": p.group * p.digit_sum <= _MOST_DIGIT_SUM,
         "noise would reach the scores": 1 << (p.guard_bits - 1) > p.noise,
-        "scores would wrap around": (p.score_limit << p.guard_bits) + p.noise <= _HALF_Q,
+        "scores would wrap around": (p.score_limit << p.guard_bits) + p.noise <= HALF_Q,
         "scores would not fit 64 bits": p.score_limit << p.digit_bits * (p.digits - 1)
         < _MOST_SCORE,
-        "features would not fit 54 bits": max(p.limits) << p.guard_bits <= _HALF_Q,
+        "features would not fit 54 bits": max(p.limits) << p.guard_bits <= HALF_Q,
     }
     return next((text for text, holds in checks.items() if not holds), None)

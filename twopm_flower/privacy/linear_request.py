@@ -166,7 +166,7 @@ def open_scores(response: bytes, key: RequestKey) -> npt.NDArray[np.float64]:
         by_block = masks.reshape(-1, parameters.rows, RING_DEGREE)
         total = np.empty((parameters.rows, key.rows), np.uint64)
         for block, rows in enumerate(by_block):
-            used = used_rows(block, key.rows)
+            used = used_rows(parameters, block, key.rows)
             total[:, used] = add_mod(found.scores[:, used], rows[:, : used.stop - used.start])
     return _logits(centred(total), parameters)
 
@@ -210,7 +210,7 @@ def _encrypt_many(
     rows, features = carried.shape
     c0 = np.empty((features, rows), np.uint64)
     for block in range(parameters.blocks(rows)):
-        used = used_rows(block, rows)
+        used = used_rows(parameters, block, rows)
         count = used.stop - used.start
         noise = centred_binomial(fresh_stream(), features * count, LINEAR_NOISE)
         phase = carried[used].T + noise.reshape(features, count)

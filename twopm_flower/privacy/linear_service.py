@@ -17,14 +17,19 @@ values::
     c1  += a' u + e2
 
 All of it is drawn by AES from a mask seed, so the answer can be redone by whoever has that,
-too. What an answer tells about the weights at most, whatever was sent: a' is hashed from a
-seed, so no requester chooses it, and c1 is pseudo-random as long as ring learning with errors
-is hard for the entropy that is left of u. Each b_k is a sum with a uniform number of F bits and
-has less than 54 bits, so it tells at most 54 - F bits of anything, `leaked_bits` all together,
-also of u, which has 3246. An honest answer's scores themselves are among them. Requests
-differ from one another, so budgets bound what many answers tell; one request gets one mask
-(seeds are derived from its digest), so repeating it tells nothing. There has been no
-independent review of this construction.
+too. What an answer tells about the weights at most, whatever was sent:
+
+- c1 tells nothing as long as ring learning with errors is hard with the secret u. Nobody
+  chooses a', it is hashed from a seed.
+- Each b_k is a residue, of less than 54 bits, and has a uniform number of F bits in it. So it
+  tells at most 54 - F bits of everything else together: `leaked_bits` for a row of features.
+- A requester that makes up p learns bits of u in place of bits of the weights. So no more
+  scores share a mask than tell 512 of the 3246 bits of u.
+
+An honest answer's scores are among those bits, so as many rows as there are features tell the
+weights whatever is done: budgets are for that. One request gets one mask (seeds are derived from
+its digest), so repeating it tells nothing more. There has been no independent review of this
+construction.
 """
 
 import hashlib
@@ -153,7 +158,7 @@ def _many_rows(
     scores = np.empty((count, request.rows), np.uint64)
     c1 = np.empty((blocks, count, RING_DEGREE), np.uint64)
     for block in range(blocks):
-        used = used_rows(block, request.rows)
+        used = used_rows(parameters, block, request.rows)
         sums = ring.weighted_sums(model.rows, request.c0[:, used])
         scores[:, used] = add_mod(sums, model.carried_bias[:, None])
         a = uniform_rows(request.seed, block * features, features, INPUT_ROWS)

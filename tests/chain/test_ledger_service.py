@@ -63,7 +63,7 @@ def other_signature(signed, signer, service):
 
     action = signed.action
     message = action.signing_hash(action.domain(service.replay.deployment))
-    key = PrivateKey(bytes(signer._account.key))
+    key = PrivateKey(signer._key.to_bytes())
     made = ffi.new("secp256k1_ecdsa_recoverable_signature *")
     extra = ffi.new("unsigned char[32]", b"\1" * 32)
     arguments = (made, message, key.secret, ffi.NULL, extra)

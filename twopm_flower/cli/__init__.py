@@ -38,6 +38,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("keys", "Deal, accept and show the key that a task's nodes share."),
     "chain": ("chain", "The embedded chain, the contracts, and what is on record."),
     "signer": ("signer", "A process of its own that holds a key and signs by a policy."),
+    "infer": ("infer", "Predict on inputs that stay encrypted, with signed receipts."),
     "data": ("data", "The student data: what is found, and where."),
     "bundle": ("bundle", "Hand a run to somebody who wants to check it."),
     "model": ("model", "Hand over the model that a node opened."),

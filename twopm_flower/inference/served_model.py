@@ -1,0 +1,220 @@
+"""The model that a service serves: checked against the chain, described, and prepared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from twopm_flower.chain.facts import Finalisation
+from twopm_flower.datasets.features import FeatureEncoder
+from twopm_flower.errors import ConfigError, LayoutError, PrivacyError
+from twopm_flower.inference.links import link_of
+from twopm_flower.privacy.layout import Layout, Metric
+from twopm_flower.privacy.linear_model import PreparedLinear, QuantisedLinear
+from twopm_flower.privacy.linear_parameters import LinearParameters, WeightsPolicy
+from twopm_flower.records.bundle import Deployment
+from twopm_flower.records.inference import ModelCard, QueryBudget
+from twopm_flower.records.statements import Domain
+from twopm_flower.records.terms import TaskTerms, model_digest
+
+CLASS_NAMES: dict[str, tuple[str, str]] = {
+    "pass": ("fail", "pass"),
+    "improvement": ("no improvement", "improvement"),
+}
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float32]
+
+
+class FinalisedTasks(Protocol):
+    """What is asked of a chain before a model is served."""
+
+    def finalisation(self, task_id: str) -> Finalisation | None:
+        """Return what a task ended with, or None."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What an operator decides about a service.
+
+    Attributes
+    ----------
+    weights : {"public", "secret"}
+        Whether anybody may know the weights.
+    service : str
+        The account (EIP-55) that signs receipts.
+    issuer : str
+        The account that anchors them.
+    price_wei : int
+        For one request.
+    query_budget : QueryBudget or None
+        What one requester may ask for; needed where weights are secret.
+    max_rows : int
+        Of one request.
+    """
+
+    weights: WeightsPolicy
+    service: str
+    issuer: str
+    price_wei: int = 0
+    query_budget: QueryBudget | None = None
+    max_rows: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.weights == "secret" and self.query_budget is None:
+            raise ConfigError(
+                "secret weights need a budget: every answer tells something about them",
+                hint="Say how many rows one requester may ask for: --query-budget 20/day. "
+                "SECURITY.md says how much an answer tells.",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A model with its card.
+
+    Attributes
+    ----------
+    card : ModelCard
+    prepared : PreparedLinear
+    arrays : mapping of str to ndarray of float32
+    """
+
+    card: ModelCard
+    prepared: PreparedLinear
+    arrays: Arrays
+
+    @classmethod
+    def of(
+        cls,
+        terms: TaskTerms,
+        task_id: str,
+        deployment: Deployment,
+        *,
+        chain: FinalisedTasks,
+        arrays: Arrays,
+        offer: Offer,
+    ) -> "ServedModel":
+        """Return the model of a finalised task.
+
+        Parameters
+        ----------
+        terms : TaskTerms
+            Of the task; the chain has their digest.
+        task_id : str
+        deployment : Deployment
+        chain : FinalisedTasks
+        arrays : mapping of str to ndarray of float32
+            The model's.
+        offer : Offer
+
+        Raises
+        ------
+        ConfigError
+            The task is not final, or its model is another one or of a kind that cannot be served.
+        ChainError
+            The chain does not answer.
+        """
+        layout = _layout_of(terms)
+        weight, bias = _linear_arrays(layout, arrays)
+        digest = model_digest(layout.digest, weight.tobytes() + bias.tobytes())
+        _check_final(chain, task_id, digest)
+        encoder = FeatureEncoder(str(terms.dataset.get("setup")), str(terms.dataset.get("target")))
+        if weight.shape != (1, encoder.n_features):
+            raise ConfigError(
+                f"the model has weights of shape {weight.shape}, and students of set-up "
+                f"{encoder.setup} have {encoder.n_features} features"
+            )
+        family = str(terms.dataset.get("model"))
+        ranges = np.array(encoder.ranges)
+        parameters = LinearParameters.derive(weight, bias, ranges, offer.weights)
+        card = ModelCard(
+            deployment=deployment,
+            task_id=task_id,
+            model_digest=digest,
+            layout=layout.to_dict(),
+            model_family=family,
+            link=link_of(family, len(weight)),
+            weights=offer.weights,
+            features=encoder.feature_names,
+            encoding=encoder.describe(),
+            ranges=encoder.ranges,
+            parameters=parameters.to_dict(),
+            parameters_id=parameters.identifier,
+            classes=CLASS_NAMES[encoder.target],
+            service=offer.service,
+            issuer=offer.issuer,
+            price=offer.price_wei,
+            query_budget=offer.query_budget,
+            max_rows=offer.max_rows,
+        )
+        return cls.from_card(card, arrays)
+
+    @classmethod
+    def from_card(cls, card: ModelCard, arrays: Arrays) -> "ServedModel":
+        """Return the model that a card describes.
+
+        Raises
+        ------
+        ConfigError
+            The arrays are not those of the card's model.
+        """
+        layout = Layout.from_dict(card.layout)
+        weight, bias = _linear_arrays(layout, arrays)
+        if model_digest(layout.digest, weight.tobytes() + bias.tobytes()) != card.model_digest:
+            raise ConfigError("the model's arrays are not those of its card")
+        parameters = LinearParameters.from_dict(card.parameters)
+        prepared = PreparedLinear.of(QuantisedLinear.of(weight, bias, parameters), parameters)
+        return cls(card, prepared, {layout.arrays[0][0]: weight, layout.arrays[1][0]: bias})
+
+    @cached_property
+    def card_digest(self) -> str:
+        """The digest that receipts name the card by."""
+        return self.card.digest
+
+    @cached_property
+    def domain(self) -> Domain:
+        """What requests and receipts are signed for."""
+        return self.card.deployment.receipt_domain
+
+
+def _check_final(chain: FinalisedTasks, task_id: str, digest: str) -> None:
+    final = chain.finalisation(task_id)
+    if final is None:
+        raise ConfigError(
+            f"task {task_id} is not final, so nobody knows yet which model is its outcome",
+            hint="Finish its rounds first; 'twopm rounds' shows how far it is.",
+        )
+    if final.model_digest != digest:
+        raise ConfigError(
+            f"the model has the digest {digest}; the outcome of task {task_id} is "
+            f"{final.model_digest}",
+            hint="Give the model of the last round: 'twopm model export' in a node's home.",
+        )
+
+
+def _layout_of(terms: TaskTerms) -> Layout:
+    return Layout(
+        tuple((array.name, array.shape) for array in terms.arrays),
+        tuple(Metric(term.name, term.scale, term.maximum) for term in terms.train_metrics),
+    )
+
+
+def _linear_arrays(layout: Layout, arrays: Arrays) -> tuple[Floats, Floats]:
+    """Return weight (K, d) and bias (K,), as little-endian float32 in C order."""
+    shapes = [shape for _, shape in layout.arrays]
+    if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
+        raise ConfigError(
+            f"a model with arrays of the shapes {shapes} cannot be served",
+            hint="Private predictions are for linear models: weights (K, d) and biases (K,).",
+        )
+    try:
+        # Checks names, shapes and values.
+        layout.flatten(arrays)
+    except (LayoutError, PrivacyError) as error:
+        raise ConfigError(f"the model is not one of its task: {error.message}") from error
+    weight, bias = (np.ascontiguousarray(arrays[name], dtype="<f4") for name, _ in layout.arrays)
+    return weight, bias

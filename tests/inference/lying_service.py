@@ -21,6 +21,7 @@ from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import tagged_digest
 from twopm_flower.records.inference import ModelCard, PredictionReceipt, PredictionRequest
 from twopm_flower.records.statements import Signed, sign
+from twopm_flower.records.terms import model_digest
 from twopm_flower.signer.keystore import LocalSigner
 
 SERVICE = LocalSigner(b"\x51" * 32)
@@ -84,11 +85,12 @@ class Service:
         )
         quantised = QuantisedLinear.of(self.weight, self.bias, self.parameters)
         self.prepared = PreparedLinear.of(quantised, self.parameters)
+        layout = Layout.of({"weight": self.weight, "bias": self.bias})
         self.honest_card = ModelCard(
             deployment=DEPLOYMENT,
             task_id=word("task"),
-            model_digest=word("model"),
-            layout=Layout.of({"weight": self.weight, "bias": self.bias}).to_dict(),
+            model_digest=model_digest(layout.digest, self.weight.tobytes() + self.bias.tobytes()),
+            layout=layout.to_dict(),
             model_family="logistic-regression",
             link="sigmoid" if len(self.weight) == 1 else "softmax",
             weights=self.policy,

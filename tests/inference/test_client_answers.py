@@ -392,9 +392,9 @@ def outcome(model_digest):
 
 
 def test_a_chain_that_is_asked_has_to_know_the_model_as_the_outcome_of_its_task(service, tmp_path):
-    chain = KnownOutcomes(DEPLOYMENT, {word("task"): outcome(word("model"))})
+    chain = KnownOutcomes(DEPLOYMENT, {word("task"): outcome(service.card.model_digest)})
     with client_of(service, tmp_path, chain=chain) as client:
-        assert client.card().model_digest == word("model")
+        assert client.card() == service.card
     chain.outcomes[word("task")] = outcome(word("a better model"))
     assert word("a better model") in alarm(service, tmp_path, chain=chain)
     chain.outcomes.clear()
@@ -403,5 +403,5 @@ def test_a_chain_that_is_asked_has_to_know_the_model_as_the_outcome_of_its_task(
 
 def test_a_card_of_another_chain_than_the_one_that_is_asked_is_refused(service, tmp_path):
     elsewhere = DEPLOYMENT.model_copy(update={"genesis_hash": word("another genesis")})
-    chain = KnownOutcomes(elsewhere, {word("task"): outcome(word("model"))})
+    chain = KnownOutcomes(elsewhere, {word("task"): outcome(service.card.model_digest)})
     assert "another chain" in alarm(service, tmp_path, chain=chain)

@@ -101,8 +101,10 @@ def test_a_price_is_paid_only_if_it_was_agreed_to(run, service, monkeypatch):
     assert "7 wei" in run("receipts", "--fetch")
 
 
-def test_the_account_of_the_service_can_be_pinned(run, service):
-    run("predict", "--service", service.card.service)
+def test_the_account_of_the_service_and_the_task_can_be_pinned(run, service):
+    run("predict", "--service", service.card.service, "--task", service.card.task_id)
+    with pytest.raises(InferenceMismatch, match="model of task"):
+        run("predict", "--task", service.card.model_digest)
     with pytest.raises(InferenceMismatch, match="signs as"):
         run("predict", "--service", service.card.issuer)
 

@@ -22,6 +22,7 @@ from twopm_flower.records.inference import ReceiptFile
 
 GRADES: Final = ("G1", "G2", "G3")
 MOST_SHOWN: Final = 20
+DEFAULT_URL: Final = "http://127.0.0.1:9443"
 ANY_PRICE: Final = 2**53
 
 Url = Annotated[str, typer.Option(help="The service's address.", envvar="TWOPM_INFERENCE_URL")]
@@ -34,13 +35,17 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Allow http:// to ano
 
 def predict(  # noqa: PLR0917  # one parameter for each option
     csv: Annotated[Path, typer.Option(help="Students, as UCI publishes them; grades may lack.")],
-    url: Url,
+    url: Url = DEFAULT_URL,
     out: Annotated[Path | None, typer.Option(help="Write the predictions to this CSV.")] = None,
     max_price: Annotated[
         int, typer.Option(min=0, help="The most that a request may cost, in wei.")
     ] = 0,
     service: Annotated[
         str | None, typer.Option(help="The account that has to sign.", show_default="any")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="The task whose model has to answer (0x…).", show_default="any"),
     ] = None,
     chain: Annotated[
         Path | None,
@@ -63,6 +68,7 @@ def predict(  # noqa: PLR0917  # one parameter for each option
     policy = ClientPolicy(
         max_price_wei=max_price,
         service=service,
+        task_id=task,
         chain=None if chain is None else open_any_reader(read_chain_file(chain)),
         timeout_s=timeout,
         retries=retries,
@@ -94,10 +100,7 @@ def predict(  # noqa: PLR0917  # one parameter for each option
 
 
 def receipts(  # noqa: PLR0917  # one parameter for each option
-    url: Annotated[
-        str | None,
-        typer.Option(help="The service to ask.", envvar="TWOPM_INFERENCE_URL"),
-    ] = None,
+    url: Url = DEFAULT_URL,
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Ask the service which have been anchored.")
     ] = False,
@@ -109,8 +112,6 @@ def receipts(  # noqa: PLR0917  # one parameter for each option
     """Show the receipts of predictions, and pick up where they were anchored."""
     folder = home_of(home)
     if fetch:
-        if url is None:
-            raise ConfigError("no service is named", hint="Add --url https://host:port.")
         # A service may have raised its price since; nothing is bought here.
         policy = ClientPolicy(max_price_wei=ANY_PRICE)
         with PrivateInferenceClient(

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 
@@ -37,7 +38,9 @@ def speaks(handle: Callable[[httpx.Request], httpx.Response]) -> Script:
 
 
 @contextlib.contextmanager
-def scripted(*scripts: Script) -> Iterator[tuple[str, list[bytes]]]:
+def scripted(
+    *scripts: Script, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[bytes]]]:
     """Serve requests in turn, the last script again and again; give the address and what came."""
     seen: list[bytes] = []
     closing = threading.Event()
@@ -52,7 +55,11 @@ def scripted(*scripts: Script) -> Iterator[tuple[str, list[bytes]]]:
                 threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
         def answer(connection: socket.socket) -> None:
-            with connection, contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                stack.enter_context(connection)
+                if tls is not None:
+                    wrapped = tls.wrap_socket(connection, server_side=True)
+                    connection = stack.enter_context(wrapped)
                 request = _read_request(connection)
                 seen.append(request)
                 scripts[min(len(seen), len(scripts)) - 1](connection, request)
@@ -60,7 +67,7 @@ def scripted(*scripts: Script) -> Iterator[tuple[str, list[bytes]]]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         address = server.getsockname()
-        yield f"http://127.0.0.1:{address[1]}", seen
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{address[1]}", seen
         closing.set()
         socket.create_connection(address).close()
         thread.join()

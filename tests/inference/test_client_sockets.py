@@ -1,6 +1,7 @@
 """Services that misbehave on the wire: each ends in an error of ours, and soon."""
 
 import gc
+import ssl
 import threading
 import time
 
@@ -17,6 +18,7 @@ from twopm_flower.errors import (
 from twopm_flower.inference.agreed_model import ClientPolicy
 from twopm_flower.inference.client import PrivateInferenceClient
 from twopm_flower.inference.client_flow import MOST_CARD_BYTES
+from twopm_flower.node.certificates import create_server_certificates
 
 LIMIT_S = 0.3
 
@@ -181,6 +183,28 @@ def test_plain_http_to_another_machine_has_to_be_asked_for(tmp_path):
         "http://inference.example/below/", home=tmp_path, insecure=True
     ) as client:
         assert client.url == "http://inference.example/below"
+
+
+@pytest.mark.parametrize("trusted", ["its own", "another", "the system's", "of another host"])
+def test_a_service_has_to_show_a_certificate_that_is_trusted(tmp_path, trusted):
+    hosts = ("elsewhere.example",) if trusted == "of another host" else ("127.0.0.1",)
+    shown = create_server_certificates(tmp_path / "service", hosts)
+    other = create_server_certificates(tmp_path / "other")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(shown.certificate, shown.key)
+    ca_file = {"another": other.authority, "the system's": None}.get(trusted, shown.authority)
+    kind = InferenceRefused if trusted == "its own" else InferenceUnavailable
+    with (
+        scripted(says(http("403 Forbidden")), tls=context) as (url, seen),
+        PrivateInferenceClient(url, home=tmp_path, ca_file=ca_file) as client,
+        pytest.raises(kind) as caught,
+    ):
+        client.card()
+    assert len(seen) == (trusted == "its own")
+    if trusted != "its own":
+        assert "asked once" in caught.value.message
+        assert "certificate" in caught.value.message
+        assert "--ca" in caught.value.hint
 
 
 def test_certificates_that_are_none_are_named(tmp_path):

@@ -22,6 +22,9 @@ from twopm_flower.records.inference import ModelCard, ReceiptFile
 from twopm_flower.records.statements import TypedDataSigner
 
 USER_AGENT: Final = "twopm-flower"
+TRUST: Final = (
+    "Get the service's certificate from its operator by another way, and pass it as --ca."
+)
 
 T = TypeVar("T")
 
@@ -214,7 +217,9 @@ class AsyncPrivateInferenceClient:
         except TimeoutError:
             return NoAnswer(f"it took more than {self.policy.timeout_s:g} s")
         except httpx.TransportError as error:
-            return NoAnswer(str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            # All that httpx keeps of a certificate that is not trusted is what it says.
+            return NoAnswer(reason, TRUST if "CERTIFICATE_VERIFY_FAILED" in reason else None)
 
 
 @dataclass(frozen=True)

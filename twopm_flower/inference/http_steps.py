@@ -23,6 +23,9 @@ WORTH_TRYING_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 """What is asked to come later than this is told to the caller rather than waited for."""
+IS_IT_THERE: Final = (
+    "Check its address, and whether it runs: its operator starts 'twopm infer serve'."
+)
 _MOST_TEXT: Final = 500
 
 T = TypeVar("T")
@@ -77,9 +80,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class NoAnswer:
-    """Nobody answered, or not to the end; `reason` says how it went."""
+    """Nobody answered, or not to the end.
+
+    Attributes
+    ----------
+    reason : str
+        How it went.
+    hint : str or None
+        What to do about it, where trying again does not help.
+    """
 
     reason: str
+    hint: str | None = None
 
 
 Step = Send | Pause
@@ -153,7 +165,8 @@ def ask(request: Send, retries: Retries) -> Flow[bytes]:
         if isinstance(outcome, Answer) and outcome.status not in WORTH_TRYING_AGAIN:
             return _body(outcome)
         retry_after = outcome.headers.get("retry-after") if isinstance(outcome, Answer) else None
-        pause_s = retries.pause_s(tried, retry_after)
+        hopeless = isinstance(outcome, NoAnswer) and outcome.hint is not None
+        pause_s = None if hopeless else retries.pause_s(tried, retry_after)
         if pause_s is None:
             raise _given_up(outcome, tried, retry_after, retries.now())
         yield Pause(pause_s)
@@ -184,10 +197,9 @@ def _given_up(
 ) -> InferenceUnavailable:
     times = "once" if tried == 1 else f"{tried} times"
     if not isinstance(outcome, Answer):
-        reason = outcome.reason if outcome is not None else "nothing came back"
+        reason, hint = ("nothing came", None) if outcome is None else (outcome.reason, outcome.hint)
         return InferenceUnavailable(
-            f"the service does not answer, asked {times}: {reason}",
-            hint="Check its address, and whether it runs: its operator starts 'twopm infer serve'.",
+            f"the service does not answer, asked {times}: {reason}", hint=hint or IS_IT_THERE
         )
     detail, hint = _problem(outcome)
     if retry_after is not None:

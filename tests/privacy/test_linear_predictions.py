@@ -15,8 +15,16 @@ from twopm_flower.privacy.linear_frame import parse_response
 from twopm_flower.privacy.linear_model import QuantisedLinear
 from twopm_flower.privacy.linear_parameters import MOST_PROBABILITY_ERROR, LinearParameters
 from twopm_flower.privacy.linear_request import encrypt_rows, open_scores
-from twopm_flower.privacy.linear_service import answer, mask_commitment, mask_seed_for
-from twopm_flower.privacy.sampling import fresh_stream
+from twopm_flower.privacy.linear_service import (
+    INPUT_ROWS,
+    KEY_ROWS,
+    answer,
+    mask_commitment,
+    mask_seed_for,
+)
+from twopm_flower.privacy.residues import MODULUS, add_mod, centred
+from twopm_flower.privacy.sampling import WordStream, fresh_stream, uniform_rows
+from twopm_flower.records.digest import tagged_digest
 
 SHAPES = st.sampled_from([(1, 1), (1, 41), (5, 41), (3, 700), (30, 41), (1, 2048), (2, 1024)])
 
@@ -137,6 +145,35 @@ def test_a_batch_whose_polynomial_was_changed_does_not_open(policy):
         open_scores(bytes(response), key)
 
 
+def test_an_answer_with_more_noise_than_an_honest_one_is_refused():
+    model = LinearModel(1, 41)
+    p = model.parameters
+    data, key = model.encrypt(model.rows(1), "latency")
+    response = bytearray(model.answer(data))
+    honest = int.from_bytes(response[44:51], "little")
+    half = 1 << (p.guard_bits - 1)
+    response[44:51] = ((honest + half) % 0x3FFFFFFFFED001).to_bytes(7, "little")
+    with pytest.raises(PrivacyError, match="does not open"):
+        open_scores(bytes(response), key)
+
+
+@pytest.mark.parametrize(("preset", "rows"), [("latency", 1), ("batch", 60)])
+def test_every_coefficient_of_a_request_has_noise_of_its_own(preset, rows):
+    model = LinearModel(30, 41)
+    p = model.parameters
+    data, key = model.encrypt(np.zeros((rows, 41)), preset)
+    request = model.parse(data)
+    a = uniform_rows(request.seed, 0, 1 if preset == "latency" else 41, INPUT_ROWS)
+    masks = key.masks(a, linear_numba)
+    opened = add_mod(request.c0.reshape(len(a), -1), masks[:, : request.c0.size // len(a)])
+    noise = centred(opened)
+    assert noise.size == (p.window if preset == "latency" else 41 * 60)
+    # The standard deviation is 3.24.
+    assert 2.9 < noise.std() < 3.6
+    assert np.abs(noise).max() <= 21
+    assert len(np.unique(noise, axis=0)) == len(noise)
+
+
 def test_the_key_of_a_request_shows_itself_nowhere():
     model = LinearModel(1, 41)
     _, key = model.encrypt(model.rows(1), "latency")
@@ -206,6 +243,58 @@ def test_each_polynomial_of_a_masked_answer_has_a_mask_of_its_own():
     # Without weights nothing but the mask is left: what masks one score must mask no other.
     assert len({row.tobytes() for row in response.c1}) == len(response.c1)
     assert len(set(response.scores.ravel().tolist())) == response.scores.size
+
+
+def test_each_polynomial_of_a_masked_row_has_a_mask_of_its_own():
+    model = LinearModel(40, 3, "secret")
+    quantised = QuantisedLinear.of(np.zeros((40, 3)), np.zeros(40), model.parameters)
+    prepared = type(model.prepared).of(quantised, model.parameters)
+    data, _ = model.encrypt(model.rows(1), "latency")
+    request = model.parse(data)
+    response = parse_response(
+        answer(request, prepared, MASK_SEED),
+        model.parameters,
+        preset="latency",
+        rows=1,
+        digest=request.digest,
+    )
+    assert len({row.tobytes() for row in response.c1}) == len(response.c1) > 1
+
+
+def test_both_halves_of_a_mask_have_noise_so_its_secret_cannot_be_solved_for():
+    model = LinearModel(1, 3, "secret")
+    p = model.parameters
+    quantised = QuantisedLinear.of(np.zeros((1, 3)), np.zeros(1), p)
+    data, _ = model.encrypt(np.zeros((p.block_rows, 3)), "batch")
+    request = model.parse(data)
+    request.public_key.setflags(write=True)
+    request.public_key[:] = 0
+    response = parse_response(
+        answer(request, type(model.prepared).of(quantised, p), MASK_SEED),
+        p,
+        preset="batch",
+        rows=p.block_rows,
+        digest=request.digest,
+    )
+    # Neither weights nor key: what is left is a' u + e2, and e1 with the flood.
+    words = WordStream(
+        bytes.fromhex(tagged_digest("inference-mask-words/v1", MASK_SEED, bytes(8))[2:])
+    )
+    u = words.take(2048) % np.uint64(3)
+    u = (u + np.uint64(MODULUS - 1)) % np.uint64(MODULUS)
+    words.take(2 * 2048 + 2 * p.block_rows)
+    flood = (words.take(p.block_rows) >> np.uint64(64 - p.flood_bits)).astype(np.int64)
+    flood -= 1 << (p.flood_bits - 1)
+    e1 = centred(response.scores[0]) - flood
+    product = linear_numba.products(
+        uniform_rows(request.key_seed, 0, 1, KEY_ROWS), linear_numba.transform(u[None])[0]
+    )
+    one = linear_numba.transform(np.eye(1, 2048, dtype=np.uint64))[0]
+    e2 = centred(add_mod(linear_numba.products(response.c1.copy(), one), MODULUS - product))
+    assert np.abs(e1).max() <= 21
+    assert np.count_nonzero(e1) > p.block_rows // 2
+    assert np.abs(e2).max() <= 21
+    assert 2.9 < e2.std() < 3.6
 
 
 def test_the_flood_hides_all_but_the_stated_bits_of_a_score():
@@ -354,6 +443,8 @@ def test_a_model_that_is_larger_than_its_parameters_is_refused():
         QuantisedLinear.of(model.weight * 1.5, model.bias, model.parameters)
     with pytest.raises(PrivacyError, match="larger than the parameters"):
         QuantisedLinear.of(model.weight, model.bias + 1e30, model.parameters)
+    with pytest.raises(PrivacyError, match="larger than the parameters"):
+        QuantisedLinear.of(model.weight, model.bias + 50, model.parameters)
     with pytest.raises(PrivacyError, match="not those of"):
         QuantisedLinear.of(model.weight[:, 1:], model.bias, model.parameters)
 

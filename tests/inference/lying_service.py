@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx
@@ -68,6 +69,7 @@ class Service:
     bias: np.ndarray
     classes: tuple[str, ...] = ("fail", "pass")
     policy: str = "public"
+    parameters: LinearParameters | None = None
     setup: str = "A"
     target: str = "pass"
     card_changes: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.encoder = FeatureEncoder(self.setup, self.target)
-        self.parameters = LinearParameters.derive(
+        self.parameters = self.parameters or LinearParameters.derive(
             self.weight, self.bias, np.array(self.encoder.ranges), self.policy
         )
         quantised = QuantisedLinear.of(self.weight, self.bias, self.parameters)
@@ -158,8 +160,16 @@ def _found(body: bytes) -> httpx.Response:
     return httpx.Response(200, stream=httpx.ByteStream(body))
 
 
-def small_service(**changes: Any) -> Service:
+def small_service(policy: str = "public", **changes: Any) -> Service:
     """Return a service with a model of made-up students."""
+    weight, bias, parameters = _small_model(policy)
+    return Service(weight, bias, policy=policy, parameters=parameters, **changes)
+
+
+@cache
+def _small_model(policy: str) -> tuple[np.ndarray, np.ndarray, LinearParameters]:
     students = synthetic_students("mat", 120)
-    arrays = fit_centralised(*FeatureEncoder("A", "pass").encode(students))
-    return Service(arrays["weight"], arrays["bias"], **changes)
+    encoder = FeatureEncoder("A", "pass")
+    arrays = fit_centralised(*encoder.encode(students))
+    weight, bias = arrays["weight"], arrays["bias"]
+    return weight, bias, LinearParameters.derive(weight, bias, np.array(encoder.ranges), policy)

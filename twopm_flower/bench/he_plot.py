@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK: Final = "#24292f"
+INK: Final = "#24292f"
 _INK_IN_THE_DARK: Final = "#e6edf3"
 # Mid-tones, each readable on white and on black; a colour-blind reader tells them by markers.
 _LINES: Final = {
@@ -24,7 +24,7 @@ _LINES: Final = {
     "one-time-key": ("#2a9d5f", "v"),
 }
 _INCHES: Final = (8.6, 3.7)
-_FONT: Final[dict[Any, Any]] = {
+FONT: Final[dict[Any, Any]] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "svg.fonttype": "none",
@@ -68,19 +68,34 @@ def draw(report: HeReport, file: Path) -> None:
         raise BenchmarkError("There is nothing to draw: no design was measured.")
     import matplotlib as mpl  # noqa: PLC0415
 
-    with mpl.rc_context(_FONT):
-        figure = _figure(report)
-        if file.suffix == ".svg":
-            text = io.StringIO()
-            figure.savefig(
-                text,
-                format="svg",
-                transparent=True,
-                metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
-            )
-            file.write_text(_finished(text.getvalue(), report), encoding="utf-8")
-        else:
-            figure.savefig(file, dpi=160, facecolor="white")
+    with mpl.rc_context(FONT):
+        save(
+            _figure(report), file, "What encrypted aggregation costs one node", _description(report)
+        )
+
+
+def save(figure: "Figure", file: Path, title: str, description: str) -> None:
+    """Write a figure into a file; an SVG gets a title, a description and the reader's ink.
+
+    Parameters
+    ----------
+    figure : Figure
+        Drawn under `FONT`, with `INK` for text and axes.
+    file : Path
+        Ends in ``.svg`` or ``.png``.
+    title, description : str
+    """
+    if file.suffix != ".svg":
+        figure.savefig(file, dpi=160, facecolor="white")
+        return
+    text = io.StringIO()
+    figure.savefig(
+        text,
+        format="svg",
+        transparent=True,
+        metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    )
+    file.write_text(_finished(text.getvalue(), title, description), encoding="utf-8")
 
 
 def _figure(report: HeReport) -> "Figure":
@@ -113,7 +128,7 @@ def _figure(report: HeReport) -> "Figure":
         columnspacing=1.2,
     )
     for text in legend.get_texts():
-        text.set_color(_INK)
+        text.set_color(INK)
     return figure
 
 
@@ -124,16 +139,16 @@ def _size(measurement: Measurement) -> int:
 def _axis(axes: "Axes", title: str, report: HeReport) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold")
-    axes.set_xlabel("parameters of the model", color=_INK)
+    axes.set_title(title, loc="left", color=INK, fontsize=10, fontweight="bold")
+    axes.set_xlabel("parameters of the model", color=INK)
     sizes = sorted({m.size for m in report.measurements})
     axes.set_xticks(sizes, [_count_label(size) for size in sizes])
     axes.minorticks_off()
-    axes.tick_params(colors=_INK, length=0)
+    axes.tick_params(colors=INK, length=0)
     axes.grid(visible=True, which="major", color="#8b949e", alpha=0.3, linewidth=0.6)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(_INK)
+        spine.set_color(INK)
 
 
 def _count_label(size: int) -> str:
@@ -154,16 +169,16 @@ def _time_label(value: float, _position: Any = None) -> str:
     return f"{value / 1000:g} s" if value >= 1000 else f"{value:g} ms"
 
 
-def _finished(svg: str, report: HeReport) -> str:
+def _finished(svg: str, title: str, description: str) -> str:
     """Return the picture with a title, a description and ink that follows the reader's mode."""
     body = svg[svg.index("<svg") :].replace("xlink:href", "href")
-    body = re.sub(r' xmlns:xlink="[^"]*"', "", body).replace(_INK, "currentColor")
+    body = re.sub(r' xmlns:xlink="[^"]*"', "", body).replace(INK, "currentColor")
     start, rest = body.split(">", 1)
     head = (
         f'{start} role="img" aria-labelledby="title desc">\n'
-        f' <title id="title">What encrypted aggregation costs one node</title>\n'
-        f' <desc id="desc">{_description(report)}</desc>\n'
-        f" <style>svg {{ color: {_INK} }} @media (prefers-color-scheme: dark) "
+        f' <title id="title">{title}</title>\n'
+        f' <desc id="desc">{description}</desc>\n'
+        f" <style>svg {{ color: {INK} }} @media (prefers-color-scheme: dark) "
         f"{{ svg {{ color: {_INK_IN_THE_DARK} }} }}</style>"
     )
     return head + rest

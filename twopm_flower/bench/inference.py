@@ -20,16 +20,16 @@ from twopm_flower.bench.progress import Progress
 from twopm_flower.inference.base import PredictionClient, PredictionService
 from twopm_flower.inference.linear import LinearClient, LinearService
 from twopm_flower.inference.tenseal_dot import TensealClient, TensealService
+from twopm_flower.privacy import linear_numba
 from twopm_flower.privacy.linear_model import PreparedLinear, QuantisedLinear
 from twopm_flower.privacy.linear_parameters import LinearParameters, Preset, WeightsPolicy
-from twopm_flower.records.digest import tagged_digest
 
 FEATURES: Final = 40
 RANGE: Final = 1.0
 SEED: Final = 2026
 WARM_UP: Final = 3
 
-_MODEL: Final = tagged_digest("bench-inference/v1")
+_MODEL: Final = "0x" + "01" * 32
 _MASK_KEY: Final = bytes(32)
 
 Floats = npt.NDArray[np.float64]
@@ -73,22 +73,30 @@ class _Design:
     service: PredictionService
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A model of one class and rows to ask it about, from a fixed seed."""
+@dataclass(frozen=True, eq=False)
+class MadeUpModel:
+    """A model of one class and rows to ask it about, from a fixed seed.
+
+    Attributes
+    ----------
+    weight, bias : ndarray of float32, shapes (1, 40) and (1,)
+    rows : ndarray of float64, shape (rows, 40)
+    """
 
     weight: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
     rows: Floats
 
     @classmethod
-    def made_up(cls, rows: int) -> "_Model":
+    def of(cls, rows: int) -> "MadeUpModel":
+        """Return the model, with so many rows."""
         generator = np.random.default_rng(SEED)
         weight = generator.normal(0.0, 0.3, (1, FEATURES)).astype(np.float32)
         bias = generator.normal(0.0, 0.3, 1).astype(np.float32)
         return cls(weight, bias, generator.uniform(-RANGE, RANGE, (rows, FEATURES)))
 
     def scores(self, rows: Floats) -> Floats:
+        """Return the exact scores of rows, shape (n, 1)."""
         exact: Floats = rows @ self.weight.T.astype(np.float64) + self.bias.astype(np.float64)
         return exact
 
@@ -129,7 +137,7 @@ def run_inference(
 
 
 def _one_prediction(options: InferenceOptions) -> tuple[DesignFigures, ...]:
-    model = _Model.made_up(options.repeats + WARM_UP)
+    model = MadeUpModel.of(options.repeats + WARM_UP)
     reference = TensealClient()
     designs = (
         _Design(
@@ -161,7 +169,7 @@ def _one_prediction(options: InferenceOptions) -> tuple[DesignFigures, ...]:
 
 
 def _batch(options: InferenceOptions, policy: WeightsPolicy) -> BatchFigures:
-    model = _Model.made_up(options.rows)
+    model = MadeUpModel.of(options.rows)
     design = _ours("batch", model, policy, "batch", options.rows)
     scores = model.scores(model.rows)
     _ask(design, model.rows, scores, _Times())
@@ -181,7 +189,7 @@ def _batch(options: InferenceOptions, policy: WeightsPolicy) -> BatchFigures:
 
 
 def _ours(
-    name: str, model: _Model, policy: WeightsPolicy, preset: Preset, max_rows: int
+    name: str, model: MadeUpModel, policy: WeightsPolicy, preset: Preset, max_rows: int
 ) -> _Design:
     parameters = LinearParameters.derive(model.weight, model.bias, np.full(FEATURES, RANGE), policy)
     prepared = PreparedLinear.of(
@@ -195,6 +203,7 @@ def _ours(
             _MODEL,
             mask_key=_MASK_KEY if policy == "secret" else None,
             max_rows=max_rows,
+            ring=linear_numba,
         ),
     )
 

@@ -173,6 +173,49 @@ def chain(
         console().print(render(report))
 
 
+@app.command(epilog="Example: twopm bench inference --seconds 10 --plot inference.svg")
+def inference(
+    *,
+    repeats: Annotated[int, typer.Option(min=1, max=10_000, help="Timed predictions.")] = 200,
+    rows: Annotated[int, typer.Option(min=1, max=1 << 20, help="Rows of a batch.")] = 20_480,
+    rate: Annotated[float, typer.Option(min=1, max=10_000, help="Requests a second.")] = 50.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, max=3600, help="How long they come; 0 asks no service.")
+    ] = 60.0,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the service.")] = 2,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw a picture (SVG or PNG) into this file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure private predictions, beside TenSEAL's dot, and a service under load."""
+    from twopm_flower.bench.inference import InferenceOptions, run_inference  # noqa: PLC0415
+    from twopm_flower.bench.inference_load import LoadOptions, measure_load  # noqa: PLC0415
+    from twopm_flower.bench.inference_table import render  # noqa: PLC0415
+
+    if plot is not None:
+        _check_plot(plot)
+    options = InferenceOptions(repeats=repeats, rows=rows, command=_command())
+    pressed = LoadOptions(rate=rate, seconds=seconds, workers=workers)
+    with tempfile.TemporaryDirectory() as folder, _Bar(quiet=json) as bar:
+        report = run_inference(
+            options,
+            bar,
+            None if not seconds else lambda told: measure_load(Path(folder), pressed, told),
+        )
+    if out is not None:
+        out.write_text(report.to_json(), encoding="utf-8")
+    if plot is not None:
+        from twopm_flower.bench.inference_plot import draw  # noqa: PLC0415
+
+        draw(report, plot)
+    if json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        console().print(render(report))
+
+
 @app.command(epilog="Example: twopm bench peers --install")
 def peers(
     *,

@@ -11,14 +11,19 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import uvicorn
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load
 
 from twopm_flower.inference.metrics import FOLDER_VARIABLE
 from twopm_flower.records.inference import ModelCard
+
+if TYPE_CHECKING:
+    from twopm_flower.inference.served_model import ServedModel
+    from twopm_flower.privacy.linear_parameters import Preset
 
 GRACE_S = 20
 """How long a worker that was told to end finishes what it has begun."""
@@ -73,6 +78,8 @@ def main() -> int:
     """Serve until told to end."""
     plan = Plan.model_validate_json(sys.stdin.readline())
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # That it starts and ends is said by the process that starts and ends it.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # Read when it is imported, which is only now.
     os.environ[FOLDER_VARIABLE] = str(plan.metrics)
     app = _app(plan)
@@ -102,8 +109,10 @@ def _app(plan: Plan) -> Any:
     from twopm_flower.signer.keystore import LocalSigner  # noqa: PLC0415
 
     card = ModelCard.from_bytes(plan.card.encode())
+    model = ServedModel.from_card(card, load(plan.model.read_bytes()))
+    _warm_up(model)
     desk = Desk(
-        model=ServedModel.from_card(card, load(plan.model.read_bytes())),
+        model=model,
         signer=LocalSigner.from_file(plan.service_key, password_file=plan.service_key_password),
         store=ReceiptStore(plan.store),
         mask_key=None if plan.mask_key is None else read_secret_file(plan.mask_key),
@@ -117,6 +126,23 @@ def _app(plan: Plan) -> Any:
         answer_s=plan.answer_s,
     )
     return create_app(desk, limits)
+
+
+def _warm_up(model: "ServedModel") -> None:
+    """Answer a request of our own, so that nobody waits for what is compiled or loaded first."""
+    from twopm_flower.privacy import linear_numba  # noqa: PLC0415
+    from twopm_flower.privacy.linear_frame import parse_request  # noqa: PLC0415
+    from twopm_flower.privacy.linear_request import encrypt_rows  # noqa: PLC0415
+    from twopm_flower.privacy.linear_service import answer  # noqa: PLC0415
+
+    parameters, digest = model.prepared.parameters, model.card.model_digest
+    nothing = np.zeros((1, parameters.features))
+    seed = None if parameters.policy == "public" else bytes(32)
+    presets: tuple[Preset, ...] = ("latency", "batch")
+    for preset in presets:
+        frame, _ = encrypt_rows(nothing, parameters, preset, model_digest=digest)
+        request = parse_request(frame, parameters, model_digest=digest, max_rows=1)
+        answer(request, model.prepared, seed, linear_numba)
 
 
 async def _serve(server: uvicorn.Server, listening: socket.socket, parent: int) -> None:

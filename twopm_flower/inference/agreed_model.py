@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from twopm_flower.chain.base import ChainReader
 from twopm_flower.datasets.features import SETUPS, TARGETS, FeatureEncoder
 from twopm_flower.errors import ConfigError, InferenceMismatch, RecordError
+from twopm_flower.privacy.linear_digits import rounded
 from twopm_flower.privacy.linear_parameters import (
     MOST_PROBABILITY_ERROR,
     LinearParameters,
@@ -165,6 +168,13 @@ def _parameters(card: ModelCard, encoder: FeatureEncoder) -> LinearParameters:
     found = (parameters.identifier, parameters.policy, parameters.features, parameters.classes)
     if stated != found or (card.link == "sigmoid" and scores != 1):
         raise InferenceMismatch("the service's parameters are not those of the model on its card")
+    # With narrower ones, whether a request comes at all would tell something of its rows.
+    if parameters.limits != tuple(
+        rounded(np.array(encoder.ranges), parameters.input_bits).tolist()
+    ):
+        raise InferenceMismatch(
+            "the service's parameters are for other ranges of features than the published ones"
+        )
     if parameters.probability_error > MOST_PROBABILITY_ERROR:
         raise InferenceMismatch(
             f"with the service's parameters a probability could be "

@@ -25,6 +25,8 @@ from twopm_flower.records.statements import Signed, TypedDataSigner, sign
 CLOCK_TOLERANCE_S: Final = 300
 MOST_RECEIPT_BYTES: Final = 64 * 1024
 """What an answer has beside the encrypted scores: their header, and the signed receipt."""
+MOST_ANSWER_BYTES: Final = 512 * 1024 * 1024
+"""No answer is asked for that would be longer, whatever a service's parameters are."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,19 @@ def encrypt_request(
     ------
     DataError
         A value that is not finite or out of its range, or rows of another shape.
+    InferenceMismatch
+        The answer would be too long to be kept in memory.
     """
     rows = len(features)
     card = model.card
     chosen = preset or ("latency" if rows == 1 else "batch")
+    response_bytes = model.parameters.response_bytes(chosen, rows)
+    if response_bytes > MOST_ANSWER_BYTES:
+        raise InferenceMismatch(
+            f"by the service's parameters the answer to {rows} rows has {response_bytes} bytes, "
+            f"and no more than {MOST_ANSWER_BYTES} bytes are accepted",
+            hint="Ask for fewer rows at a time.",
+        )
     frame, key = encrypt_rows(
         np.asarray(features, dtype=np.float64),
         model.parameters,
@@ -118,7 +129,6 @@ def encrypt_request(
         issued_at=int(now),
     )
     signed = sign(statement, signer, card.deployment.receipt_domain)
-    response_bytes = model.parameters.response_bytes(chosen, rows)
     return Asked(frame, signed, key, response_bytes + MOST_RECEIPT_BYTES)
 
 

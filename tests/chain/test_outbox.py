@@ -1,6 +1,7 @@
 import json
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from dataclasses import asdict, replace
 
@@ -318,6 +319,25 @@ def test_the_worker_raises_its_alarm_where_it_is_waited_for(stage, nodes, outbox
         assert isinstance(worker.alarm, RecordConflict)
 
 
+def test_what_nobody_thought_of_is_an_alarm_and_ends_no_delivery(stage, nodes, outbox):
+    class Line(Cut):
+        def __getattr__(self, name):
+            if self.cut and name == "sign_call":
+                raise ZeroDivisionError("nobody thought of it")
+            return getattr(self._connector, name)
+
+    task_id = stage.running_task(nodes)
+    line = Line(stage.connector, "sign_call", after=False)
+    with OutboxWorker(outbox, line, first_pause_s=0.01) as worker:
+        worker.enqueue(calls(task_id)[0])
+        with pytest.raises(ChainError, match="nobody thought of it"):
+            worker.flush(timeout_s=30)
+        line.cut = False
+        while outbox.pending():
+            time.sleep(0.01)
+    assert recorded(stage, task_id) == calls(task_id)[:1]
+
+
 def test_whoever_waits_does_not_wait_for_a_pause_to_end(stage, nodes, outbox):
     task_id = stage.running_task(nodes)
     tried = threading.Event()
@@ -460,6 +480,28 @@ def test_no_two_entries_that_wait_hold_one_nonce(path):
 
 def test_a_file_that_is_no_database_is_no_outbox(path):
     path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(ChainError, match="cannot be used as an outbox"):
+        Outbox(path)
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_database_of_another_kind_is_no_outbox_and_stays_as_it_is(path, version):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            f"CREATE TABLE recipes (name TEXT); PRAGMA user_version = {version}"
+        )
+    with pytest.raises(ChainError, match="of another kind"):
+        Outbox(path)
+    with closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    assert tables == [("recipes",)]
+
+
+def test_a_damaged_outbox_is_refused_in_our_words(path):
+    Outbox(path).close()
+    data = bytearray(path.read_bytes())
+    data[100:4096] = b"\xff" * 3996
+    path.write_bytes(data)
     with pytest.raises(ChainError, match="cannot be used as an outbox"):
         Outbox(path)
 

@@ -144,6 +144,12 @@ class OutboxStore:
         self._connection = open_to_write(path, "an outbox")
         try:
             self._migrate(path)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise ChainError(
+                f"{path} cannot be used as an outbox: {error}",
+                hint="Take the file from a backup, or use another one.",
+            ) from error
         except BaseException:
             self._connection.close()
             raise
@@ -350,15 +356,25 @@ class OutboxStore:
     def _migrate(self, path: Path) -> None:
         with self._writing() as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == _VERSION:
-                return
             if version > _VERSION:
                 raise ChainError(
                     f"{path} was written by a later version of this package (format {version})",
                     hint="Deliver it with that version.",
                 )
-            old = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'")
-            if has_entries := old.fetchone() is not None:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")} - {
+                "sqlite_sequence"
+            }
+            has_entries = "entries" in tables
+            if (version == 0 and tables and not has_entries) or (
+                version == _VERSION and not {"entries", "attempts"} <= tables
+            ):
+                raise ChainError(
+                    f"{path} is a database of another kind, and no outbox",
+                    hint="Use another file.",
+                )
+            if version == _VERSION:
+                return
+            if has_entries:
                 connection.execute("ALTER TABLE entries RENAME TO first_entries")
             script = _SCHEMA + (_MIGRATION if has_entries else "")
             for statement in filter(str.strip, script.split(";")):

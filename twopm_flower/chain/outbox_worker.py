@@ -141,6 +141,11 @@ class OutboxWorker:
                 self._alarm, self._wanted = self._alarm or error, True
                 self._pause_longer()
                 _log.error("the outbox cannot deliver: %s", error)
+            except Exception as error:  # noqa: BLE001  # told to whoever waits, not lost with a thread
+                self._alarm = self._alarm or _unexpected(error)
+                self._wanted = True
+                self._pause_longer()
+                _log.error("the outbox cannot deliver", exc_info=error)
             else:
                 self._pause_s = 0.0
             with self._changed:
@@ -162,3 +167,12 @@ class OutboxWorker:
             self._changed.wait_for(lambda: self._stopping or self._wanted, timeout=patience)
             self._wanted = self._hurried = False
             return not self._stopping
+
+
+def _unexpected(error: Exception) -> ChainError:
+    alarm = ChainError(
+        f"the outbox cannot deliver, for a reason that is a fault of ours: {error!r}",
+        hint="Nothing is lost. Please report it with the log.",
+    )
+    alarm.__cause__ = error
+    return alarm

@@ -70,7 +70,7 @@ def serve(  # noqa: PLR0917  # one parameter for each option
         float, typer.Option(min=0.1, max=86_400, help="Seconds between batches of receipts.")
     ] = 60.0,
     in_flight: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Requests at once in a worker; more wait.")
+        int, typer.Option(min=1, max=10_000, help="Requests at once in a worker.")
     ] = 64,
     chain: Annotated[
         Path | None, typer.Option(help="A chain.toml.", show_default="the home's own")

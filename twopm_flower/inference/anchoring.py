@@ -70,8 +70,7 @@ class Anchorer:
         ChainError
             The chain does not answer, or refuses a batch.
         """
-        found = self._store.without_batch()
-        if found:
+        while found := self._store.without_batch():
             leaves = [receipt_leaf(self._issuer, digest) for _, digest in found]
             root = "0x" + MerkleTree.of(leaves).root.hex()
             self._store.add_batch(self._issuer, root, [number for number, _ in found])

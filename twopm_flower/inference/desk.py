@@ -7,7 +7,7 @@ anything computed, and it is signed and stored before it leaves. Knows nothing o
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Final
 
@@ -19,7 +19,7 @@ from twopm_flower.errors import (
     SignatureError,
 )
 from twopm_flower.inference.envelope import pack_answer, unpack_request
-from twopm_flower.inference.receipt_store import ReceiptStore, anchoring_of
+from twopm_flower.inference.receipt_store import Batch, ReceiptStore, anchoring_of
 from twopm_flower.inference.served_model import ServedModel
 from twopm_flower.privacy import linear_numpy
 from twopm_flower.privacy.linear_frame import (
@@ -39,6 +39,8 @@ from twopm_flower.records.merkle import MerkleTree, receipt_leaf
 from twopm_flower.records.statements import Signed, TypedDataSigner, sign
 
 CLOCK_TOLERANCE_S: Final = 300
+MOST_TREES: Final = 64
+"""Of how many batches a worker keeps the trees that proofs are read from."""
 
 
 class BudgetUsed(InferenceRefused):
@@ -91,6 +93,7 @@ class Desk:
     allowed: frozenset[str] | None = None
     ring: LinearRing | ModuleType = linear_numpy
     now: Callable[[], float] = time.time
+    _trees: dict[int, MerkleTree] = field(default_factory=dict, init=False, repr=False)
 
     def answer(self, body: bytes) -> Answered:
         """Return the answer to the body of a request.
@@ -125,9 +128,19 @@ class Desk:
             raise InferenceRefused(f"there is no receipt {receipt}", status=404)
         if batch is None or batch.block_number is None:
             return None
-        leaves = [receipt_leaf(batch.issuer, digest) for digest in self.store.digests_in(batch)]
-        proof = MerkleTree.of(leaves).proof(receipt_leaf(batch.issuer, receipt))
+        proof = self._tree(batch).proof(receipt_leaf(batch.issuer, receipt))
         return anchoring_of(batch, proof)
+
+    def _tree(self, batch: Batch) -> MerkleTree:
+        # Of the order of 100 us for each receipt of a batch, and anybody may ask for each.
+        tree = self._trees.get(batch.number)
+        if tree is None:
+            digests = self.store.digests_in(batch)
+            tree = MerkleTree.of([receipt_leaf(batch.issuer, digest) for digest in digests])
+            if len(self._trees) >= MOST_TREES:
+                self._trees.clear()
+            self._trees[batch.number] = tree
+        return tree
 
     def _checked(self, body: bytes) -> tuple[Signed[PredictionRequest], LinearRequest]:
         try:

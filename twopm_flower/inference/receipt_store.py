@@ -16,7 +16,8 @@ from twopm_flower.errors import ConfigError
 from twopm_flower.records.inference import Anchoring, PredictionReceipt, QueryBudget
 from twopm_flower.records.statements import Signed, signed_type
 
-MOST_IN_A_BATCH: Final = 1 << 20
+MOST_IN_A_BATCH: Final = 1024
+"""A proof takes the whole tree of a batch, and storing a batch keeps other writers out."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS receipts (
@@ -217,14 +218,18 @@ class ReceiptStore:
 
     def _wait(self, budget: QueryBudget, requester: str, rows: int, now: int) -> int:
         since = now - budget.period_s
+        (total,) = self._connection.execute(
+            "SELECT coalesce(sum(rows), 0) FROM receipts WHERE requester = ? AND issued_at > ?",
+            (requester, since),
+        ).fetchone()
+        over = int(total) + rows - budget.rows
+        if over <= 0:
+            return 0
         used = self._connection.execute(
             "SELECT issued_at, rows FROM receipts WHERE requester = ? AND issued_at > ?"
             " ORDER BY issued_at",
             (requester, since),
-        ).fetchall()
-        over = sum(count for _, count in used) + rows - budget.rows
-        if over <= 0:
-            return 0
+        )
         for issued_at, count in used:
             over -= count
             if over <= 0:

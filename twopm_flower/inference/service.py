@@ -8,9 +8,9 @@ once than can be answered in time: whoever comes then is told when to come again
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -29,6 +29,7 @@ from twopm_flower.inference.envelope import MOST_STATEMENT_BYTES
 from twopm_flower.inference.metrics import Metrics
 from twopm_flower.privacy.linear_parameters import LinearParameters
 from twopm_flower.records.canonical import canonical_bytes
+from twopm_flower.records.inference import Anchoring
 
 OCTETS: Final = "application/octet-stream"
 PROBLEM: Final = "application/problem+json"
@@ -47,7 +48,12 @@ class Limits:
     Attributes
     ----------
     in_flight : int
-        Requests that are read or answered at once; more are told to come again.
+        Requests that are answered at once; more are told to come again.
+    reading : int
+        Requests whose bodies are waited for at once. Whoever sends one slowly takes none of
+        the places of those that are answered.
+    held_bytes : int
+        Bytes of bodies that are kept at once, however many requests they are of.
     threads : int
         Threads that compute.
     read_s : float
@@ -57,6 +63,8 @@ class Limits:
     """
 
     in_flight: int = 64
+    reading: int = 1024
+    held_bytes: int = 256 * 1024 * 1024
     threads: int = 2
     read_s: float = 15.0
     answer_s: float = 30.0
@@ -109,6 +117,8 @@ class Counter:
         self._limits = limits
         self._metrics = metrics
         self._in_flight = 0
+        self._reading = 0
+        self._held_bytes = 0
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="predict")
         self._most_bytes = most_request_bytes(
             desk.model.prepared.parameters, desk.model.card.max_rows
@@ -129,45 +139,83 @@ class Counter:
         """
         if self.stopping:
             raise Problem(503, "the service is stopping", retry_after_s=BUSY_S)
+        # Before the body is read, so that nobody sends much in vain.
+        self._check_place()
+        parts: list[bytes] = []
+        try:
+            await self._read(request, parts)
+            with self._place(), self._metrics.seconds.time():
+                return await self._answer(b"".join(parts))
+        finally:
+            self._held_bytes -= sum(map(len, parts))
+
+    async def anchoring(self, receipt: str) -> Anchoring | None:
+        """Return where a receipt is anchored, or None as long as it is not.
+
+        Raises
+        ------
+        Problem
+            There is no such receipt, or too much is being answered.
+        """
+        with self._place():
+            try:
+                found: Anchoring | None = await self._in_thread(self._desk.anchoring, receipt)
+            except InferenceRefused as error:
+                raise Problem(error.status, error.message) from error
+            return found
+
+    def _check_place(self) -> None:
         if self._in_flight >= self._limits.in_flight:
             raise Problem(429, "too many requests are being answered", retry_after_s=BUSY_S)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        self._check_place()
         self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
-            body = await self._body(request)
-            with self._metrics.seconds.time():
-                return await self._answer(body)
+            yield
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.dec()
 
-    async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Do something that blocks beside the event loop."""
+    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _read(self, request: Request, parts: list[bytes]) -> None:
+        if self._reading >= self._limits.reading:
+            raise Problem(429, "too many requests are being read", retry_after_s=BUSY_S)
+        self._reading += 1
+        try:
+            await self._body(request, parts)
+        finally:
+            self._reading -= 1
+
+    async def _body(self, request: Request, parts: list[bytes]) -> None:
         kind = request.headers.get("content-type", OCTETS).split(";")[0].strip().lower()
         if kind != OCTETS:
             raise Problem(415, f"a request for predictions is {OCTETS}, not {kind[:80]}")
         stated = request.headers.get("content-length", "0")
         if not stated.isascii() or not stated.isdigit() or int(stated[:19]) > self._most_bytes:
             raise self._too_long()
-        parts, length = [], 0
+        length = 0
         try:
             async with asyncio.timeout(self._limits.read_s):
                 async for part in request.stream():
                     length += len(part)
                     if length > self._most_bytes:
                         raise self._too_long()
+                    if self._held_bytes + len(part) > self._limits.held_bytes:
+                        raise Problem(429, "too much is being read", retry_after_s=BUSY_S)
+                    self._held_bytes += len(part)
                     parts.append(part)
         except TimeoutError:
             raise Problem(408, f"the request did not come in {self._limits.read_s:g} s") from None
-        return b"".join(parts)
 
     async def _answer(self, body: bytes) -> bytes:
         try:
             async with asyncio.timeout(self._limits.answer_s):
-                answered: Answered = await self.in_thread(self._desk.answer, body)
+                answered: Answered = await self._in_thread(self._desk.answer, body)
         except TimeoutError:
             raise Problem(
                 503, "the answer takes too long; ask again for it", retry_after_s=BUSY_S
@@ -268,7 +316,7 @@ def create_app(desk: Desk, limits: Limits | None = None, metrics: Metrics | None
     @app.get(
         "/v1/receipts/{digest}",
         summary="Where a receipt is anchored",
-        responses={**_bytes("application/json"), **_problems(404)},
+        responses={**_bytes("application/json"), **_problems(404, 429)},
         openapi_extra={
             "parameters": [
                 {
@@ -284,10 +332,7 @@ def create_app(desk: Desk, limits: Limits | None = None, metrics: Metrics | None
         digest = request.path_params["digest"]
         if len(digest) != 66:
             raise Problem(404, "a receipt is named by 0x and 64 hexadecimal digits")
-        try:
-            anchoring = await counter.in_thread(desk.anchoring, digest)
-        except InferenceRefused as error:
-            raise Problem(error.status, error.message) from error
+        anchoring = await counter.anchoring(digest)
         said = {
             "state": "pending" if anchoring is None else "anchored",
             "anchoring": None if anchoring is None else anchoring.to_json(),

@@ -83,8 +83,18 @@ def main() -> int:
     # Read when it is imported, which is only now.
     os.environ[FOLDER_VARIABLE] = str(plan.metrics)
     app = _app(plan)
-    config = uvicorn.Config(
+    listening = socket.socket(fileno=plan.descriptor)
+    asyncio.run(_serve(uvicorn.Server(server_config(app, plan)), listening, plan.parent))
+    return 0
+
+
+def server_config(app: Any, plan: Plan) -> uvicorn.Config:
+    """Return how a worker serves an application."""
+    return uvicorn.Config(
         app,
+        # uvicorn's other parser keeps headers of any length.
+        http="h11",
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -94,9 +104,6 @@ def main() -> int:
         ssl_certfile=plan.tls_certificate,
         ssl_keyfile=plan.tls_key,
     )
-    listening = socket.socket(fileno=plan.descriptor)
-    asyncio.run(_serve(uvicorn.Server(config), listening, plan.parent))
-    return 0
 
 
 def _app(plan: Plan) -> Any:

@@ -119,7 +119,8 @@ def redo_sums(subject: Subject) -> str:
         raise SkippedStep(
             f"sum checked by fingerprints, not re-executed: {present} ciphertexts here"
         )
-    return f"round {_listed(redone)} of {len(bundle.rounds)} added up again"
+    rounds = "round" if len(redone) == 1 else "rounds"
+    return f"{rounds} {_listed(redone)} of {len(bundle.rounds)} added up again"
 
 
 def is_re_executed(subject: Subject) -> bool:

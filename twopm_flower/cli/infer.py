@@ -61,7 +61,10 @@ def serve(  # noqa: PLR0917  # one parameter for each option
     max_rows: Annotated[int, typer.Option(min=1, max=1 << 20, help="Of one request.")] = 4096,
     allow: Annotated[
         Path | None,
-        typer.Option(help="A file with the addresses to answer.", show_default="everybody"),
+        typer.Option(
+            help="A file with the addresses to answer; secret weights need one.",
+            show_default="everybody",
+        ),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="The certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,

@@ -67,8 +67,8 @@ class Offer:
         if self.weights == "secret" and self.query_budget is None:
             raise ConfigError(
                 "secret weights need a budget: every answer tells something about them",
-                hint="Say how many rows one requester may ask for: --query-budget 20/day. "
-                "SECURITY.md says how much an answer tells.",
+                hint="Say how many rows one requester may ask for: --query-budget 5/week. "
+                "docs/inference.md says how much an answer tells.",
             )
 
 

@@ -51,7 +51,7 @@ class ServiceChoices:
     query_budget : QueryBudget or None
     max_rows : int
     allowed : tuple of str or None
-        The requesters that are answered; everybody, if None.
+        The requesters that are answered; everybody, if None. Needed where weights are secret.
     anchor_every_s : float
     tls_certificate, tls_key : Path or None
     limits : Limits
@@ -69,6 +69,13 @@ class ServiceChoices:
     tls_certificate: Path | None
     tls_key: Path | None
     limits: Limits
+
+    def __post_init__(self) -> None:
+        if self.weights == "secret" and self.allowed is None:
+            raise ConfigError(
+                "secret weights need a list of requesters: a new key would have a new budget",
+                hint="Name the addresses that are answered in a file: --allow requesters.txt.",
+            )
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+STORY = ["01_train.ipynb", "02_verify_rounds.ipynb", "03_private_inference.ipynb"]
 
 
 def test_there_are_notebooks():
-    assert {"01_train.ipynb", "02_verify_rounds.ipynb"} <= {file.name for file in NOTEBOOKS}
+    assert [file.name for file in NOTEBOOKS] == STORY
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
@@ -26,12 +27,12 @@ def test_a_notebook_holds_no_outputs_and_no_secrets(file):
 
 
 @pytest.mark.notebook
-def test_training_and_then_verifying_run_from_top_to_bottom(tmp_path, monkeypatch):
+def test_training_verifying_and_predicting_run_from_top_to_bottom(tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("TWOPM_HOME", str(tmp_path / "home"))
     printed = {}
-    for name in ("01_train.ipynb", "02_verify_rounds.ipynb"):
+    for name in STORY:
         notebook = nbformat.read(FOLDER / name, as_version=4)
         done = NotebookClient(
             notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
@@ -44,3 +45,9 @@ def test_training_and_then_verifying_run_from_top_to_bottom(tmp_path, monkeypatc
     assert "exit 0" in printed["02_verify_rounds.ipynb"]
     caught = re.findall(r"^step (\d+): ", printed["02_verify_rounds.ipynb"], re.MULTILINE)
     assert [int(step) for step in caught] == [5, 7]
+    predicted = printed["03_private_inference.ipynb"]
+    caught = re.findall(r"^step (\d+): ", predicted, re.MULTILINE)
+    assert [int(step) for step in caught] == [4, 2, 6]
+    statuses = re.findall(r"^exit (\d) · anchored: (\w+)", predicted, re.MULTILINE)
+    assert statuses == [("2", "False"), ("0", "True")]
+    assert "provable fault: True" in predicted

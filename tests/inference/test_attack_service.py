@@ -14,6 +14,7 @@ from service_requests import NOW, ask
 
 from twopm_flower.chain.facts import ReceiptAnchor
 from twopm_flower.inference.anchoring import Anchorer
+from twopm_flower.inference.connections import ImpatientProtocol
 from twopm_flower.inference.desk import MOST_TREES, Desk
 from twopm_flower.inference.receipt_store import ReceiptStore
 from twopm_flower.inference.served_model import ServedModel
@@ -153,33 +154,58 @@ def test_asking_for_receipts_is_bounded_as_predictions_are(desk):
         assert asyncio.run(several()) == [404, 429, 429, 429, 429]
 
 
-def test_headers_without_end_are_not_kept(tmp_path):
-    plan = Plan.model_construct(tls_certificate=None, tls_key=None)
+@contextlib.asynccontextmanager
+async def listening_worker():
+    """Serve a stand-in for the service as a worker does; give the address."""
 
-    async def nothing(scope, receive, send):
-        raise AssertionError("no request was made")
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.25)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
 
-    config = server_config(nothing, plan)
+    config = server_config(app, Plan.model_construct(tls_certificate=None, tls_key=None))
     config.lifespan = "off"
-
-    async def attack():
-        server = uvicorn.Server(config)
-        listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve(sockets=[listening]))
-        reader, writer = await asyncio.open_connection(*listening.getsockname())
-        writer.write(b"GET /v1/model HTTP/1.1\r\nHost: x\r\n")
-        ended = asyncio.create_task(reader.read())
-        with contextlib.suppress(ConnectionError):
-            for number in range(2_000):
-                writer.write(b"x%d: " % number + b"a" * 10_000 + b"\r\n")
-                await writer.drain()
-                if ended.done():
-                    break
-        writer.close()
+        yield listening.getsockname()
         server.should_exit = True
         await serving
-        with contextlib.suppress(ConnectionError):
-            await ended
-        return number
+
+
+def test_headers_without_end_are_not_kept():
+    async def attack():
+        async with listening_worker() as address:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET /v1/model HTTP/1.1\r\nHost: x\r\n")
+            ended = asyncio.create_task(reader.read())
+            with contextlib.suppress(ConnectionError):
+                for number in range(2_000):
+                    writer.write(b"x%d: " % number + b"a" * 10_000 + b"\r\n")
+                    await writer.drain()
+                    if ended.done():
+                        break
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await ended
+            return number
 
     assert asyncio.run(attack()) < 1_900
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /healthz HTTP/1.1\r\nHo", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nG"]
+)
+def test_connections_on_which_nothing_begins_are_closed(monkeypatch, sent):
+    monkeypatch.setattr(ImpatientProtocol, "headers_s", 0.1)
+
+    async def attack():
+        async with listening_worker() as address, asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(sent)
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    # An answer that takes longer than that still comes.
+    assert asyncio.run(attack()).startswith(b"HTTP/1.1 204" if sent.endswith(b"G") else b"")

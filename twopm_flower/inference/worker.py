@@ -11,14 +11,14 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import uvicorn
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load
 
-from twopm_flower.inference.metrics import FOLDER_VARIABLE
+from twopm_flower.inference.connections import ImpatientProtocol
 from twopm_flower.records.inference import ModelCard
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 GRACE_S = 20
 """How long a worker that was told to end finishes what it has begun."""
+# As `twopm_flower.inference.metrics` has it, which must not be imported before it is set: what
+# counts is chosen when prometheus_client is imported.
+_METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Plan(BaseModel):
@@ -80,8 +83,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # That it starts and ends is said by the process that starts and ends it.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # Read when it is imported, which is only now.
-    os.environ[FOLDER_VARIABLE] = str(plan.metrics)
+    os.environ[_METRICS_VARIABLE] = str(plan.metrics)
     app = _app(plan)
     listening = socket.socket(fileno=plan.descriptor)
     asyncio.run(_serve(uvicorn.Server(server_config(app, plan)), listening, plan.parent))
@@ -92,8 +94,7 @@ def server_config(app: Any, plan: Plan) -> uvicorn.Config:
     """Return how a worker serves an application."""
     return uvicorn.Config(
         app,
-        # uvicorn's other parser keeps headers of any length.
-        http="h11",
+        http=ImpatientProtocol,
         ws="none",
         log_config=None,
         access_log=False,

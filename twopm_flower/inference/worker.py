@@ -30,9 +30,6 @@ GRACE_S = 20
 # As `twopm_flower.inference.metrics` has it, which must not be imported before it is set: what
 # counts is chosen when prometheus_client is imported.
 _METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-# As `twopm_flower.inference.metrics` has it, which must not be imported before it is set: what
-# counts is chosen when prometheus_client is imported.
-_METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Plan(BaseModel):

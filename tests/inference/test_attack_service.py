@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
+import os
 import socket
 import time
 
@@ -18,7 +20,7 @@ from twopm_flower.inference.connections import ImpatientProtocol
 from twopm_flower.inference.desk import MOST_TREES, Desk
 from twopm_flower.inference.receipt_store import ReceiptStore
 from twopm_flower.inference.served_model import ServedModel
-from twopm_flower.inference.service import Limits, create_app
+from twopm_flower.inference.service import Limits, create_app, most_request_bytes
 from twopm_flower.inference.worker import Plan, server_config
 from twopm_flower.records.merkle import receipt_leaf, root_from_proof
 
@@ -70,25 +72,40 @@ def test_whoever_sends_slowly_takes_no_place_of_those_who_are_answered(desk, ser
 
 
 def test_bodies_that_are_waited_for_are_bounded_together(desk, served):
-    limits = Limits(held_bytes=10_000, read_s=5.0)
-    status, begun = asyncio.run(meanwhile(desk, limits, 20, bytes(900), ask(served).body()))
+    longest = most_request_bytes(served.parameters, served.card.max_rows)
+    limits = Limits(held_bytes=4 * longest, read_s=5.0)
+    most = bytes(longest - 1)
+    status, begun = asyncio.run(meanwhile(desk, limits, 9, most, ask(served).body()))
     assert status == 429
-    assert begun.count(429) == 9
-    status, begun = asyncio.run(meanwhile(desk, limits, 5, bytes(900), ask(served).body()))
+    assert begun.count(429) == 9 - 4
+    status, begun = asyncio.run(meanwhile(desk, limits, 3, most, ask(served).body()))
+    assert status == 200
+
+
+def test_the_longest_request_can_be_sent_however_little_is_kept(desk, served):
+    longest = most_request_bytes(served.parameters, served.card.max_rows)
+    limits = Limits(held_bytes=1, read_s=5.0)
+    status, _ = asyncio.run(meanwhile(desk, limits, 1, bytes(longest - 1), ask(served).body()))
     assert status == 200
 
 
 def test_memory_is_free_again_after_requests_of_any_end(desk, served):
-    limits = Limits(held_bytes=5_000)
+    limits = Limits(held_bytes=1)
+    longest = most_request_bytes(served.parameters, served.card.max_rows)
     transport = httpx.ASGITransport(create_app(desk, limits))
 
     async def several():
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
-            bodies = [bytes(3_000), ask(served).body(), bytes(3_000), ask(served).body()]
+            bodies = [
+                bytes(longest - 9),
+                ask(served).body(),
+                bytes(longest - 9),
+                bytes(longest - 9),
+            ]
             sent = [await http.post("/v1/predictions", content=b, headers=OCTETS) for b in bodies]
             return [one.status_code for one in sent]
 
-    assert asyncio.run(several()) == [400, 200, 400, 200]
+    assert asyncio.run(several()) == [400, 200, 400, 400]
 
 
 class Chain:
@@ -209,3 +226,16 @@ def test_connections_on_which_nothing_begins_are_closed(monkeypatch, sent):
 
     # An answer that takes longer than that still comes.
     assert asyncio.run(attack()).startswith(b"HTTP/1.1 204" if sent.endswith(b"G") else b"")
+
+
+def test_no_file_of_the_store_is_readable_by_others(desk, served, tmp_path):
+    before = os.umask(0o022)
+    try:
+        store = ReceiptStore(tmp_path / "another.sqlite")
+    finally:
+        os.umask(before)
+    dataclasses.replace(desk, store=store).answer(ask(served).body())
+    files = list(tmp_path.glob("another.sqlite*"))
+    assert len(files) > 1
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+    store.close()

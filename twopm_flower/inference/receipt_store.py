@@ -4,6 +4,7 @@ One SQLite file, which all worker processes and the process that anchors write t
 requester has used of its budget is counted from the receipts themselves.
 """
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from twopm_flower.chain.sqlite_writing import open_to_write, writing
-from twopm_flower.errors import ConfigError
+from twopm_flower.errors import ChainError, ConfigError, InferenceError
 from twopm_flower.records.inference import Anchoring, PredictionReceipt, QueryBudget
 from twopm_flower.records.statements import Signed, signed_type
 
@@ -30,7 +31,7 @@ CREATE INDEX IF NOT EXISTS of_requester ON receipts (requester, issued_at);
 CREATE INDEX IF NOT EXISTS of_batch ON receipts (batch);
 CREATE TABLE IF NOT EXISTS batches (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
-    issuer TEXT NOT NULL, root TEXT NOT NULL UNIQUE, count INTEGER NOT NULL,
+    issuer TEXT NOT NULL, root TEXT NOT NULL, count INTEGER NOT NULL,
     transaction_hash TEXT, block_number INTEGER
 );
 """
@@ -76,7 +77,18 @@ class ReceiptStore:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._connection = open_to_write(path, "a store of receipts")
+        # SQLite gives its other files the mode that this one has when it makes them.
+        with contextlib.suppress(OSError):
+            path.touch(mode=0o600)
+        try:
+            # Before anything is in it, and SQLite's files beside it have the same mode.
+            path.touch(mode=0o600)
+            self._connection = open_to_write(path, "a store of receipts")
+        except (ChainError, OSError) as error:
+            raise ConfigError(
+                f"{path} cannot be used as a store of receipts: {error}",
+                hint="Take the file from a backup, or use another one.",
+            ) from error
         try:
             self._connection.executescript(_SCHEMA)
         except sqlite3.Error as error:
@@ -169,16 +181,27 @@ class ReceiptStore:
         return [(int(number), str(digest)) for number, digest in found]
 
     def add_batch(self, issuer: str, root: str, numbers: Sequence[int]) -> None:
-        """Store a batch of receipts, before anything of it is sent to the chain."""
+        """Store a batch of receipts, before anything of it is sent to the chain.
+
+        Raises
+        ------
+        InferenceError
+            One of them is in a batch already: another service of this home anchors them, too.
+        """
         with self._lock, writing(self._connection):
             batch = self._connection.execute(
                 "INSERT INTO batches (issuer, root, count) VALUES (?, ?, ?)",
                 (issuer, root, len(numbers)),
             ).lastrowid
-            self._connection.executemany(
-                "UPDATE receipts SET batch = ? WHERE number = ?",
+            taken = self._connection.executemany(
+                "UPDATE receipts SET batch = ? WHERE number = ? AND batch IS NULL",
                 [(batch, number) for number in numbers],
-            )
+            ).rowcount
+            if taken != len(numbers):
+                raise InferenceError(
+                    f"{len(numbers) - taken} of {len(numbers)} receipts are in another batch",
+                    hint="Another service of this home anchors them; nothing is lost.",
+                )
 
     def open_batches(self) -> list[Batch]:
         """Return the batches that are not known to be anchored, the oldest first."""

@@ -53,7 +53,8 @@ class Limits:
         Requests whose bodies are waited for at once. Whoever sends one slowly takes none of
         the places of those that are answered.
     held_bytes : int
-        Bytes of bodies that are kept at once, however many requests they are of.
+        Bytes of bodies that are kept at once, however many requests they are of; two of the
+        longest are kept in any case.
     threads : int
         Threads that compute.
     read_s : float
@@ -123,6 +124,7 @@ class Counter:
         self._most_bytes = most_request_bytes(
             desk.model.prepared.parameters, desk.model.card.max_rows
         )
+        self._most_held_bytes = max(limits.held_bytes, 2 * self._most_bytes)
         self.stopping = False
 
     def close(self) -> None:
@@ -205,7 +207,7 @@ class Counter:
                     length += len(part)
                     if length > self._most_bytes:
                         raise self._too_long()
-                    if self._held_bytes + len(part) > self._limits.held_bytes:
+                    if self._held_bytes + len(part) > self._most_held_bytes:
                         raise Problem(429, "too much is being read", retry_after_s=BUSY_S)
                     self._held_bytes += len(part)
                     parts.append(part)

@@ -199,7 +199,8 @@ def test_all_events_of_the_chain_are_told_and_a_cursor_goes_on(twopm, finished, 
     told = twopm("chain", "events", "--home", home, "--cursor", cursor, "--json").json
     names = [event["name"] for event in told["events"]]
     assert names.count("node_registered") == 3
-    assert names[-1] == "task_finalised"
+    # Other tests anchor receipts on the chain that they share.
+    assert [name for name in names if name != "receipts_anchored"][-1] == "task_finalised"
     again = twopm("chain", "events", "--home", home, "--cursor", cursor, "--json").json
     assert again == {"events": [], "cursor": told["cursor"]}
     shown = twopm("chain", "events", finished.task_id, "--home", home, "--from", 0)

@@ -8,6 +8,7 @@ from twopm_flower.federated.home import NodeHome
 from twopm_flower.node.coordinate import Invitation
 from twopm_flower.node.handed_over import KINDS
 from twopm_flower.records.bundle import DealtKey, JoinRequest, NodeCard, RunBundle
+from twopm_flower.records.inference import ReceiptFile
 from twopm_flower.records.roster import Roster
 
 WANTS = {
@@ -82,7 +83,7 @@ def test_a_changed_file_of_the_right_kind_says_what_is_wrong_with_it(
 
 
 def test_every_kind_is_told_by_fields_that_its_record_has():
-    records = (RunBundle, Invitation, NodeCard, JoinRequest, Roster, DealtKey)
+    records = (RunBundle, Invitation, NodeCard, JoinRequest, Roster, DealtKey, ReceiptFile)
     for kind, record in zip(KINDS, records, strict=True):
         assert kind.fields <= record.model_fields.keys()
         fitting = [other for other in KINDS if other.fields <= record.model_fields.keys()]

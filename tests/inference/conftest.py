@@ -1,8 +1,9 @@
-"""Lets these tests use the project's changers of valid inputs."""
+"""Lets these tests use what stands beside others: changers of inputs, chains, terms of tasks."""
 
 import sys
 from pathlib import Path
 
-FUZZ = str(Path(__file__).resolve().parents[1] / "fuzz")
-if FUZZ not in sys.path:
-    sys.path.append(FUZZ)
+for area in ("fuzz", "conformance", "verify"):
+    folder = str(Path(__file__).resolve().parents[1] / area)
+    if folder not in sys.path:
+        sys.path.append(folder)

@@ -81,14 +81,9 @@ class ReceiptStore:
         with contextlib.suppress(OSError):
             path.touch(mode=0o600)
         try:
-            # Before anything is in it, and SQLite's files beside it have the same mode.
-            path.touch(mode=0o600)
             self._connection = open_to_write(path, "a store of receipts")
-        except (ChainError, OSError) as error:
-            raise ConfigError(
-                f"{path} cannot be used as a store of receipts: {error}",
-                hint="Take the file from a backup, or use another one.",
-            ) from error
+        except ChainError as error:
+            raise ConfigError(error.message, hint=error.hint) from error
         try:
             self._connection.executescript(_SCHEMA)
         except sqlite3.Error as error:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import os
 import socket
 import time
@@ -171,15 +172,16 @@ def test_asking_for_receipts_is_bounded_as_predictions_are(desk):
         assert asyncio.run(several()) == [404, 429, 429, 429, 429]
 
 
+async def late(scope, receive, send):
+    """Answer a request after a quarter of a second."""
+    await asyncio.sleep(0.25)
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
 @contextlib.asynccontextmanager
-async def listening_worker():
-    """Serve a stand-in for the service as a worker does; give the address."""
-
-    async def app(scope, receive, send):
-        await asyncio.sleep(0.25)
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
+async def listening_worker(app):
+    """Serve an application as a worker does; give the address."""
     config = server_config(app, Plan.model_construct(tls_certificate=None, tls_key=None))
     config.lifespan = "off"
     server = uvicorn.Server(config)
@@ -192,7 +194,7 @@ async def listening_worker():
 
 def test_headers_without_end_are_not_kept():
     async def attack():
-        async with listening_worker() as address:
+        async with listening_worker(late) as address:
             reader, writer = await asyncio.open_connection(*address)
             writer.write(b"GET /v1/model HTTP/1.1\r\nHost: x\r\n")
             ended = asyncio.create_task(reader.read())
@@ -217,7 +219,7 @@ def test_connections_on_which_nothing_begins_are_closed(monkeypatch, sent):
     monkeypatch.setattr(ImpatientProtocol, "headers_s", 0.1)
 
     async def attack():
-        async with listening_worker() as address, asyncio.timeout(5):
+        async with listening_worker(late) as address, asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(*address)
             writer.write(sent)
             answer = await reader.read()
@@ -239,3 +241,21 @@ def test_no_file_of_the_store_is_readable_by_others(desk, served, tmp_path):
     assert len(files) > 1
     assert all(file.stat().st_mode & 0o077 == 0 for file in files)
     store.close()
+
+
+def test_a_request_that_is_cut_off_leaves_no_traceback_in_the_log(desk, caplog):
+    app = create_app(desk)
+
+    async def attack():
+        async with listening_worker(app) as address:
+            _, writer = await asyncio.open_connection(*address)
+            writer.write(b"POST /v1/predictions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na")
+            await writer.drain()
+            while not app.state.counter._reading:
+                await asyncio.sleep(0.01)
+            writer.close()
+            while app.state.counter._reading:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(attack(), 10))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

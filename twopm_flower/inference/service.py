@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from safetensors.numpy import save
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from twopm_flower import __version__
 from twopm_flower.errors import InferenceRefused, TwopmError
@@ -213,6 +214,9 @@ class Counter:
                     parts.append(part)
         except TimeoutError:
             raise Problem(408, f"the request did not come in {self._limits.read_s:g} s") from None
+        except ClientDisconnect:
+            # Nobody reads this; as an error of ours it would fill the log with tracebacks.
+            raise Problem(400, "the request was cut off") from None
 
     async def _answer(self, body: bytes) -> bytes:
         try:

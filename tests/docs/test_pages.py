@@ -74,6 +74,23 @@ def modules_in_table(package: str) -> tuple[set[str], set[str]]:
     return set(re.findall(r"`(\w+)`", table)), there
 
 
+def test_the_inference_page_has_every_path_and_status_of_the_service() -> None:
+    code = (ROOT / "twopm_flower" / "inference" / "service.py").read_text()
+    routes = re.findall(r"@app\.(get|post)\(\s*\"(/[^\"]+)\"", code)
+    declared = re.findall(r"_problems\(([\d, ]+)\)", code)
+    text = (ROOT / "docs" / "inference.md").read_text()
+    shown = set(re.findall(r"^\| `(GET|POST) (/\S+)` \|", text, re.MULTILINE))
+    assert len(routes) > 5
+    assert shown - {("GET", "/openapi.json")} == {
+        (method.upper(), path.replace("{digest}", "DIGEST")) for method, path in routes
+    }
+    section = text.split("## The HTTP interface")[1].split("\n## ")[0]
+    told = re.findall(r"^\| ([\d, ]+) \|", section, re.MULTILINE)
+    statuses = [set(re.findall(r"\d{3}", ", ".join(group))) for group in (told, declared)]
+    assert statuses[0] == statuses[1]
+    assert len(statuses[0]) >= 10
+
+
 def test_every_module_of_privacy_that_the_architecture_page_lists_exists() -> None:
     named, there = modules_in_table("privacy")
     assert len(named) > 20

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-for area in ("fuzz", "conformance", "verify"):
+for area in ("fuzz", "conformance", "records"):
     folder = str(Path(__file__).resolve().parents[1] / area)
     if folder not in sys.path:
         sys.path.append(folder)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from twopm_flower.chain.facts import Finalisation
 from twopm_flower.datasets.features import FeatureEncoder
-from twopm_flower.errors import ConfigError, LayoutError, PrivacyError
+from twopm_flower.errors import ConfigError, DataError, LayoutError, PrivacyError
 from twopm_flower.inference.links import link_of
 from twopm_flower.privacy.layout import Layout, Metric
 from twopm_flower.privacy.linear_model import PreparedLinear, QuantisedLinear
@@ -122,11 +122,12 @@ class ServedModel:
         weight, bias = _linear_arrays(layout, arrays)
         digest = model_digest(layout.digest, weight.tobytes() + bias.tobytes())
         _check_final(chain, task_id, digest)
-        encoder = FeatureEncoder(str(terms.dataset.get("setup")), str(terms.dataset.get("target")))
+        encoder = _encoder_of(terms)
         if weight.shape != (1, encoder.n_features):
             raise ConfigError(
                 f"the model has weights of shape {weight.shape}, and students of set-up "
-                f"{encoder.setup} have {encoder.n_features} features"
+                f"{encoder.setup} have {encoder.n_features} features",
+                hint="A model is served that was trained on the features of its task's data set.",
             )
         family = str(terms.dataset.get("model"))
         ranges = np.array(encoder.ranges)
@@ -196,6 +197,16 @@ def _check_final(chain: FinalisedTasks, task_id: str, digest: str) -> None:
         )
 
 
+def _encoder_of(terms: TaskTerms) -> FeatureEncoder:
+    try:
+        return FeatureEncoder(str(terms.dataset.get("setup")), str(terms.dataset.get("target")))
+    except DataError as error:
+        raise ConfigError(
+            f"the terms of the task do not say what the model predicts from: {error.message}",
+            hint="Models are served of tasks that were opened by 'twopm task create'.",
+        ) from error
+
+
 def _layout_of(terms: TaskTerms) -> Layout:
     return Layout(
         tuple((array.name, array.shape) for array in terms.arrays),
@@ -215,6 +226,9 @@ def _linear_arrays(layout: Layout, arrays: Arrays) -> tuple[Floats, Floats]:
         # Checks names, shapes and values.
         layout.flatten(arrays)
     except (LayoutError, PrivacyError) as error:
-        raise ConfigError(f"the model is not one of its task: {error.message}") from error
+        raise ConfigError(
+            f"the model is not one of its task: {error.message}",
+            hint="Give the model of the last round: 'twopm model export' in a node's home.",
+        ) from error
     weight, bias = (np.ascontiguousarray(arrays[name], dtype="<f4") for name, _ in layout.arrays)
     return weight, bias

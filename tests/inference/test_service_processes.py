@@ -225,6 +225,7 @@ with Serving(listen("127.0.0.1", 0), plans(small_service(), folder, os.getpid())
 """
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     with subprocess.Popen(

@@ -112,7 +112,12 @@ def serve(  # noqa: PLR0917  # one parameter for each option
     )
     opened = open_service(home_of(home), choices, parent=os.getpid())
     listening = listen(host, port)
-    with opened.anchorer, Serving(listening, opened.plan, workers) as serving:
+    with (
+        opened.anchorer,
+        Serving(listening, opened.plan, workers) as serving,
+        # Before anybody is told that it serves, and so may tell it to end.
+        _ended_by_signals(serving.stop),
+    ):
         scheme = "http" if tls_cert is None else "https"
         where, bound = serving.address
         url = f"{scheme}://{f'[{where}]' if ':' in where else where}:{bound}"
@@ -131,8 +136,7 @@ def serve(  # noqa: PLR0917  # one parameter for each option
         else:
             fields({**shown, "model": short(card.model_digest), "task": short(card.task_id)})
             say("Serving; Ctrl-C ends it after what has begun.")
-        with _ended_by_signals(serving.stop):
-            serving.run()
+        serving.run()
     left = opened.store.unanchored()
     opened.store.close()
     if not json:

@@ -1,13 +1,18 @@
 """What a hostile requester gets out of a model with secret weights, and what it does not."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from lying_service import small_service
+from lying_service import SERVICE, small_service
+from service_requests import NOW, ask
 
-from twopm_flower.errors import ConfigError
+from twopm_flower.errors import ConfigError, InferenceRefused
+from twopm_flower.inference.desk import Desk
+from twopm_flower.inference.receipt_store import ReceiptStore
+from twopm_flower.inference.served_model import ServedModel
 from twopm_flower.inference.service import Limits
 from twopm_flower.node.prediction_service import ServiceChoices
 from twopm_flower.privacy.linear_frame import LinearRequest, parse_request, parse_response
@@ -103,6 +108,21 @@ def test_residues_of_all_sizes_tell_at_most_what_is_claimed(service):
     flood = 1 << (parameters.flood_bits - 1)
     assert np.abs(off).max() <= flood + 21
     assert np.abs(off).max() > 0.9 * flood
+
+
+def test_a_request_never_gets_a_second_mask(tmp_path):
+    service = small_service("secret")
+    service.card_changes = {"query_budget": QueryBudget(rows=5, period_s=60)}
+    model = ServedModel.from_card(service.card, {"weight": service.weight, "bias": service.bias})
+    store = ReceiptStore(tmp_path / "receipts.sqlite")
+    desk = Desk(model, SERVICE, store, mask_key=MASK_KEY, now=lambda: float(NOW))
+    body = ask(service).body()
+    assert desk.answer(body) == desk.answer(body)
+    # As after a mask key was lost, and made anew.
+    with pytest.raises(InferenceRefused) as caught:
+        dataclasses.replace(desk, mask_key=os.urandom(32)).answer(body)
+    assert caught.value.status == 409
+    store.close()
 
 
 def test_secret_weights_are_for_listed_requesters_only():

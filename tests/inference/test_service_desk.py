@@ -122,7 +122,7 @@ def test_masks_differ_from_request_to_request_and_from_service_to_service(stage)
     two = other.opened(desk.answer(other.body()).body)
     assert one.receipt.statement.mask_commitment != two.receipt.statement.mask_commitment
     _, elsewhere = stage("secret", BUDGET, mask_key=b"\x72" * 32)
-    unmasked = asked.opened(elsewhere.answer(asked.body()).body)
+    unmasked = asked.opened(elsewhere.answer(asked.body(ANOTHER)).body)
     assert unmasked.response != one.response
     np.testing.assert_allclose(unmasked.scores, one.scores, atol=1e-9)
 

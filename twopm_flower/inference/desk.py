@@ -112,6 +112,13 @@ class Desk:
         if known is None:
             self._check_budget(signed)
         response = answer(request, self.model.prepared, seed, self.ring)
+        if known is not None and known.statement.response_digest != response_digest(response):
+            # Under another mask key: two masks of one request would tell more than one does.
+            raise InferenceRefused(
+                "the request was answered before, with a receipt for another answer",
+                hint="Encrypt the rows again.",
+                status=409,
+            )
         receipt = known or self._receipt(signed, response, seed)
         return Answered(pack_answer(receipt, None, response), request.rows)
 

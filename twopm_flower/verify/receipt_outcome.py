@@ -136,4 +136,5 @@ def check_anchor(subject: ReceiptSubject) -> str:
         require(
             getattr(anchoring, field), getattr(found, field), f"the batch's {field}", "on chain is"
         )
-    return f"{anchoring.count} receipts anchored in block {anchoring.block_number}"
+    receipts = "1 receipt" if anchoring.count == 1 else f"{anchoring.count} receipts"
+    return f"{receipts} anchored in block {anchoring.block_number}"

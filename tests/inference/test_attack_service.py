@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import socket
+import threading
 import time
 
 import httpx
@@ -259,3 +260,15 @@ def test_a_request_that_is_cut_off_leaves_no_traceback_in_the_log(desk, caplog):
 
     asyncio.run(asyncio.wait_for(attack(), 10))
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_store_is_closed_after_what_other_threads_ask_of_it(tmp_path):
+    store = ReceiptStore(tmp_path / "receipts.sqlite")
+    asking = store._lock
+    with asking:
+        closing = threading.Thread(target=store.close)
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+    closing.join(5)
+    assert not closing.is_alive()

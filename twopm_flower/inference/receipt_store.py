@@ -96,7 +96,9 @@ class ReceiptStore:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        # SQLite reads freed memory if this is done while another thread asks something.
+        with self._lock:
+            self._connection.close()
 
     def find(self, request_digest: str, requester: str) -> Signed[PredictionReceipt] | None:
         """Return the receipt of a request that was answered before, or None."""

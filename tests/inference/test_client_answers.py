@@ -2,14 +2,14 @@
 
 import asyncio
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import numpy as np
 import pytest
 from lying_service import DEPLOYMENT, ISSUER, SERVICE, Service, small_service, word
 
-from twopm_flower.chain.facts import Finalisation
+from twopm_flower.chain.facts import Finalisation, ReceiptAnchor
 from twopm_flower.datasets import FeatureEncoder
 from twopm_flower.datasets.synthetic import synthetic_students
 from twopm_flower.errors import DataError, InferenceMismatch, RecordError
@@ -327,6 +327,26 @@ def test_where_a_receipt_was_anchored_is_picked_up_later(service, tmp_path):
         assert len(service.seen) == asked
 
 
+def test_an_anchoring_that_the_chain_does_not_know_is_dropped_and_asked_for_again(
+    service, tmp_path
+):
+    client, receipt = predicted(service, tmp_path)
+    said = anchoring_of(receipt)
+    service.anchorings[receipt.receipt_digest] = said.to_json()
+    with client:
+        assert client.receipts()[0].anchoring == said
+    chain = KnownOutcomes(DEPLOYMENT, {word("task"): outcome(service.card.model_digest)})
+    with client_of(service, tmp_path, chain=chain) as wary:
+        assert wary.receipts()[0].anchoring is None
+        assert wary.receipts(fetch=False)[0].anchoring is None
+        chain.anchors[said.issuer, said.root] = ReceiptAnchor(
+            said.issuer, said.root, said.count, said.block_number, word("b"), said.transaction_hash
+        )
+        assert wary.receipts()[0].anchoring == said
+        chain.anchors.clear()
+        assert wary.receipts()[0].anchoring is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -366,16 +386,20 @@ def test_a_file_that_is_no_receipt_is_named(service, tmp_path, data):
 
 @dataclass
 class KnownOutcomes:
-    """A chain that answers two questions, as `ChainReader` does."""
+    """A chain that answers three questions, as `ChainReader` does."""
 
     pinned: Deployment
     outcomes: dict[str, Finalisation]
+    anchors: dict[tuple[str, str], ReceiptAnchor] = field(default_factory=dict)
 
     def deployment(self):
         return self.pinned
 
     def finalisation(self, task_id):
         return self.outcomes.get(task_id)
+
+    def receipt_anchor(self, issuer, root):
+        return self.anchors.get((issuer, root))
 
 
 def outcome(model_digest):

@@ -104,6 +104,10 @@ def receipts(  # noqa: PLR0917  # one parameter for each option
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Ask the service which have been anchored.")
     ] = False,
+    chain: Annotated[
+        Path | None,
+        typer.Option(help="With --fetch: a chain.toml to believe.", show_default="none"),
+    ] = None,
     ca: Ca = None,
     insecure: Insecure = False,
     home: Home = None,
@@ -113,7 +117,10 @@ def receipts(  # noqa: PLR0917  # one parameter for each option
     folder = home_of(home)
     if fetch:
         # A service may have raised its price since; nothing is bought here.
-        policy = ClientPolicy(max_price_wei=ANY_PRICE)
+        policy = ClientPolicy(
+            max_price_wei=ANY_PRICE,
+            chain=None if chain is None else open_any_reader(read_chain_file(chain)),
+        )
         with PrivateInferenceClient(
             url, home=folder, policy=policy, ca_file=ca, insecure=insecure
         ) as client:

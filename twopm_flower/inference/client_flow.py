@@ -100,13 +100,18 @@ class ClientFlow:
         return (yield from self._ask_for(features))
 
     def receipts(self, *, fetch: bool) -> Flow[tuple[ReceiptFile, ...]]:
-        """Return the receipts that are kept; ask for anchorings that are not known yet."""
+        """Return the receipts that are kept; ask for anchorings that are not known yet.
+
+        Where the policy names a chain, an anchoring that it does not know is dropped and asked
+        for again: the service lied, or the chain forgot the block.
+        """
         receipts = self._folder.load()
         if not fetch:
             return receipts
         model = yield from self._agreed()
         found = []
-        for receipt in receipts:
+        for kept in receipts:
+            receipt = self._without_unknown_anchoring(kept)
             if receipt.anchoring is None and receipt.card.service == model.card.service:
                 found.append((yield from self._with_anchoring(receipt)))
             else:
@@ -162,7 +167,22 @@ class ClientFlow:
             return receipt
         anchored = with_anchoring(receipt, anchoring)
         self._folder.update(anchored)
-        return anchored
+        return self._without_unknown_anchoring(anchored)
+
+    def _without_unknown_anchoring(self, receipt: ReceiptFile) -> ReceiptFile:
+        chain, stated = self._policy.chain, receipt.anchoring
+        if chain is None or stated is None:
+            return receipt
+        found = chain.receipt_anchor(stated.issuer, stated.root)
+        if found is not None and (found.count, found.transaction_hash, found.block_number) == (
+            stated.count,
+            stated.transaction_hash,
+            stated.block_number,
+        ):
+            return receipt
+        without = receipt.model_copy(update={"anchoring": None})
+        self._folder.update(without)
+        return without
 
 
 def _anchoring(body: bytes) -> Anchoring | None:

@@ -130,7 +130,7 @@ def check_anchor(subject: ReceiptSubject) -> str:
     if found is None:
         raise VerificationError(
             f"the chain has no batch {anchoring.root} of {anchoring.issuer}",
-            hint="'twopm infer receipts --fetch' asks the service where it is anchored now.",
+            hint="'twopm infer receipts --fetch --chain chain.toml' asks the service again.",
         )
     for field in ("issuer", "root", "count", "transaction_hash", "block_number"):
         require(

@@ -8,9 +8,9 @@ import pandas as pd
 
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated.run_store import Timings
-from twopm_flower.federated.task import layout_of
 from twopm_flower.privacy.ciphertext import SEED_BYTES
 from twopm_flower.privacy.frame import RESIDUE_BYTES, UPDATE_HEADER_BYTES
+from twopm_flower.privacy.layout import layout_of
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.records.bundle import RoundBundle, RunBundle
 from twopm_flower.records.statements import EvaluationStatement, Signed

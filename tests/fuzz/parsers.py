@@ -13,7 +13,6 @@ from record_factories import DOMAIN, OTHER, SIGNER, a_roster, d, some_terms, sta
 from run_simulator import simulate
 
 from twopm_flower.federated.exchange import ModelReport
-from twopm_flower.federated.task import layout_of
 from twopm_flower.privacy.ciphertext import Ciphertext, SeededCiphertext
 from twopm_flower.privacy.frame import (
     encode_aggregate,
@@ -23,7 +22,7 @@ from twopm_flower.privacy.frame import (
 )
 from twopm_flower.privacy.key_deal import DealContext, KeyBox, Reader, accept, deal
 from twopm_flower.privacy.keys import SealingKey, SecretBytes, SharedKey
-from twopm_flower.privacy.layout import Layout
+from twopm_flower.privacy.layout import Layout, layout_of
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.sealed_shares import (
     OpeningContext,

@@ -10,7 +10,7 @@ from twopm_flower.errors import ProtocolViolation
 from twopm_flower.federated.exchange import Arrays, FloatArrays
 from twopm_flower.privacy.backend import Backend, open_backend
 from twopm_flower.privacy.binding import ZERO_NODE, FrameContext
-from twopm_flower.privacy.layout import Layout, Metric
+from twopm_flower.privacy.layout import Layout, layout_of
 from twopm_flower.privacy.one_time_key import public_seed
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.privacy.sealed_shares import OpeningContext, ShareContext
@@ -176,17 +176,6 @@ class TaskContext:
             for array in self.ordered(arrays).values()
         )
         return model_digest(self.terms.layout_digest, weights)
-
-
-def layout_of(terms: TaskTerms) -> Layout:
-    """Return the layout that the terms describe."""
-    return Layout(
-        arrays=tuple((array.name, array.shape) for array in terms.arrays),
-        metrics=tuple(
-            Metric(name=metric.name, scale=metric.scale, maximum=metric.maximum)
-            for metric in terms.train_metrics
-        ),
-    )
 
 
 def weighted_values(

@@ -12,7 +12,7 @@ from twopm_flower.chain.facts import Finalisation
 from twopm_flower.datasets.features import FeatureEncoder
 from twopm_flower.errors import ConfigError, DataError, LayoutError, PrivacyError
 from twopm_flower.inference.links import link_of
-from twopm_flower.privacy.layout import Layout, Metric
+from twopm_flower.privacy.layout import Layout, layout_of
 from twopm_flower.privacy.linear_model import PreparedLinear, QuantisedLinear
 from twopm_flower.privacy.linear_parameters import LinearParameters, WeightsPolicy
 from twopm_flower.records.bundle import Deployment
@@ -118,7 +118,7 @@ class ServedModel:
         ChainError
             The chain does not answer.
         """
-        layout = _layout_of(terms)
+        layout = layout_of(terms)
         weight, bias = _linear_arrays(layout, arrays)
         digest = model_digest(layout.digest, weight.tobytes() + bias.tobytes())
         _check_final(chain, task_id, digest)
@@ -205,13 +205,6 @@ def _encoder_of(terms: TaskTerms) -> FeatureEncoder:
             f"the terms of the task do not say what the model predicts from: {error.message}",
             hint="Models are served of tasks that were opened by 'twopm task create'.",
         ) from error
-
-
-def _layout_of(terms: TaskTerms) -> Layout:
-    return Layout(
-        tuple((array.name, array.shape) for array in terms.arrays),
-        tuple(Metric(term.name, term.scale, term.maximum) for term in terms.train_metrics),
-    )
 
 
 def _linear_arrays(layout: Layout, arrays: Arrays) -> tuple[Floats, Floats]:

@@ -8,7 +8,7 @@ once than can be answered in time: whoever comes then is told when to come again
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -28,12 +28,11 @@ from twopm_flower.errors import InferenceRefused, TwopmError
 from twopm_flower.inference.desk import Answered, BudgetUsed, Desk
 from twopm_flower.inference.envelope import MOST_STATEMENT_BYTES
 from twopm_flower.inference.metrics import Metrics
+from twopm_flower.inference.openapi import OCTETS, PROBLEM, described, problems
 from twopm_flower.privacy.linear_parameters import LinearParameters
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.inference import Anchoring
 
-OCTETS: Final = "application/octet-stream"
-PROBLEM: Final = "application/problem+json"
 BUSY_S: Final = 1
 """What ``Retry-After`` says to whoever comes when too much is being answered."""
 _MOST_FRAME_HEADER_BYTES: Final = 16 * 1024
@@ -288,14 +287,14 @@ def create_app(desk: Desk, limits: Limits | None = None, metrics: Metrics | None
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
-    @app.get("/v1/model", summary="The model card", responses=_bytes("application/json"))
+    @app.get("/v1/model", summary="The model card", responses=described("application/json"))
     async def model() -> Response:
         return Response(card, media_type="application/json")
 
     @app.get(
         "/v1/model/weights",
         summary="The weights, where they are public",
-        responses={**_bytes(OCTETS), **_problems(403)},
+        responses={**described(OCTETS), **problems(403)},
     )
     async def model_weights() -> Response:
         if desk.model.card.weights == "secret":
@@ -306,8 +305,8 @@ def create_app(desk: Desk, limits: Limits | None = None, metrics: Metrics | None
         "/v1/predictions",
         summary="Predict for encrypted rows",
         responses={
-            **_bytes(OCTETS),
-            **_problems(400, 401, 403, 404, 408, 409, 413, 415, 429, 503),
+            **described(OCTETS),
+            **problems(400, 401, 403, 404, 408, 409, 413, 415, 429, 503),
         },
         openapi_extra={
             "requestBody": {
@@ -322,7 +321,7 @@ def create_app(desk: Desk, limits: Limits | None = None, metrics: Metrics | None
     @app.get(
         "/v1/receipts/{digest}",
         summary="Where a receipt is anchored",
-        responses={**_bytes("application/json"), **_problems(404, 429)},
+        responses={**described("application/json"), **problems(404, 429)},
         openapi_extra={
             "parameters": [
                 {
@@ -349,13 +348,13 @@ def create_app(desk: Desk, limits: Limits | None = None, metrics: Metrics | None
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="Whether it answers requests", responses=_problems(503))
+    @app.get("/readyz", summary="Whether it answers requests", responses=problems(503))
     async def readyz() -> dict[str, str]:
         if counter.stopping:
             raise Problem(503, "the service is stopping", retry_after_s=BUSY_S)
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Figures for Prometheus", responses=_bytes("text/plain"))
+    @app.get("/metrics", summary="Figures for Prometheus", responses=described("text/plain"))
     async def figures() -> Response:
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
@@ -387,27 +386,3 @@ def _handle_errors(app: FastAPI) -> None:
 
     for kind in (Problem, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, problem)
-
-
-def _bytes(kind: str) -> dict[int | str, dict[str, Any]]:
-    schema = {"type": "string", "format": "binary"} if kind == OCTETS else {}
-    return {200: {"description": "Found", "content": {kind: {"schema": schema}}}}
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    schema = {
-        "type": "object",
-        "required": ["type", "title", "status", "detail"],
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "hint": {"type": "string"},
-        },
-    }
-    content: Mapping[str, Any] = {PROBLEM: {"schema": schema}}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": content}
-        for status in statuses
-    }

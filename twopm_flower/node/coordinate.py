@@ -22,8 +22,8 @@ from twopm_flower.federated.ceremony import check_deal
 from twopm_flower.federated.exchange import Arrays
 from twopm_flower.federated.excluded import local_digest, split
 from twopm_flower.federated.home import NodeHome, TaskFolder, write_atomically
-from twopm_flower.federated.task import layout_of
 from twopm_flower.node.terms import check_terms, initial_model_digest
+from twopm_flower.privacy.layout import layout_of
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.records.bundle import DealtKey, Deployment, JoinRequest
 from twopm_flower.records.fields import Digest, Record

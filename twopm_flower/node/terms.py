@@ -13,10 +13,9 @@ from twopm_flower.datasets import FeatureEncoder, schema
 from twopm_flower.datasets.partition import DEFAULT_HOLDOUT
 from twopm_flower.errors import ConfigError
 from twopm_flower.federated import terms as federated_terms
-from twopm_flower.federated.task import layout_of
 from twopm_flower.models.logistic_regression import LogisticRegression
 from twopm_flower.node.initial_model import read_initial_model
-from twopm_flower.privacy.layout import Layout
+from twopm_flower.privacy.layout import Layout, layout_of
 from twopm_flower.privacy.parameters import AdditiveParameters
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import tagged_digest

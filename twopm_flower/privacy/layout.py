@@ -14,6 +14,7 @@ import numpy.typing as npt
 from twopm_flower.errors import HeadroomError, LayoutError, RecordError
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.digest import tagged_digest
+from twopm_flower.records.terms import TaskTerms
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Vector = npt.NDArray[np.float64]
@@ -279,3 +280,14 @@ class Layout:
                 f"The update's {kind}s differ from the layout: missing {missing}, unknown {extra}.",
                 hint=f"Send exactly the {kind}s that the task's terms declare.",
             )
+
+
+def layout_of(terms: TaskTerms) -> Layout:
+    """Return the layout that the terms of a task describe."""
+    return Layout(
+        arrays=tuple((array.name, array.shape) for array in terms.arrays),
+        metrics=tuple(
+            Metric(name=metric.name, scale=metric.scale, maximum=metric.maximum)
+            for metric in terms.train_metrics
+        ),
+    )

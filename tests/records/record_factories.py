@@ -1,5 +1,6 @@
 """Small makers of the records that these tests are about."""
 
+from twopm_flower.records.inference import PredictionReceipt, PredictionRequest
 from twopm_flower.records.manifest import Exclusion, RoundManifest, Survivor, updates_root
 from twopm_flower.records.roster import Member, Roster
 from twopm_flower.records.statements import (
@@ -89,6 +90,28 @@ def statements(node=SIGNER.address):
         ),
         ModelStatement(
             task_id=d(1), round=2, manifest_digest=d(3), model_digest=d(4), metrics_digest=d(5)
+        ),
+        PredictionRequest(
+            service=OTHER.address,
+            model_digest=d(1),
+            parameters_id=d(2),
+            request_digest=d(3),
+            rows=4,
+            issued_at=5,
+        ),
+        PredictionReceipt(
+            task_id=d(1),
+            card_digest=d(2),
+            model_digest=d(3),
+            parameters_id=d(4),
+            requester=OTHER.address,
+            request_digest=d(5),
+            response_digest=d(6),
+            mask_commitment=d(7),
+            issuer=SIGNER.address,
+            rows=8,
+            price=9,
+            issued_at=10,
         ),
     )
 

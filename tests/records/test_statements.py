@@ -98,8 +98,8 @@ def changed(statement, field):
         other = value + 1 if value + 1 < 2**53 else value - 1
     elif isinstance(value, tuple):
         other = (*value[:-1], value[-1] - 1)
-    elif field == "node":
-        other = OTHER.address
+    elif len(value) == len(OTHER.address):
+        other = SIGNER.address if value == OTHER.address else OTHER.address
     else:
         other = d(99)
     return statement.model_copy(update={field: other})

@@ -225,7 +225,11 @@ class TaskFolder:
         return KeptUpdate(
             frame=file.with_suffix(".frame").read_bytes(),
             statement=signed_type(UpdateStatement).from_bytes(statement),
-            shares=tuple(SealedShare(node, bytes.fromhex(box)) for node, box in sealed.items()),
+            # In the order in which they were dealt: what is sent again has the same bytes.
+            shares=tuple(
+                SealedShare(node, bytes.fromhex(sealed[node]))
+                for node in sorted(sealed, key=str.lower)
+            ),
         )
 
 

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from service_requests import ask, plain_scores
 
 from twopm_flower.errors import InferenceUnavailable
+from twopm_flower.inference.service import Limits
 from twopm_flower.inference.serving import Serving, listen
 from twopm_flower.inference.worker import Plan
 from twopm_flower.records.inference import PredictionReceipt
@@ -30,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60
 
 
-def plans(service, folder, parent):
-    """Return what makes the plans of workers for a model."""
+def plan_of(service, folder):
+    """Return what the workers of a model are told."""
     folder.mkdir(exist_ok=True)
     (folder / "model.safetensors").write_bytes(
         save({"weight": service.weight, "bias": service.bias})
@@ -39,34 +40,24 @@ def plans(service, folder, parent):
     key = folder / "service.key"
     key.touch(mode=0o600)
     key.write_text((b"\x51" * 32).hex())
-
-    def plan(descriptor, metrics):
-        return Plan(
-            descriptor=descriptor,
-            parent=parent,
-            card=service.card.to_bytes().decode(),
-            model=folder / "model.safetensors",
-            store=folder / "receipts.sqlite",
-            service_key=key,
-            mask_key=None,
-            allowed=None,
-            metrics=metrics,
-            tls_certificate=None,
-            tls_key=None,
-            in_flight=64,
-            threads=1,
-            read_s=5.0,
-            answer_s=20.0,
-        )
-
-    return plan
+    return Plan(
+        card=service.card.to_bytes().decode(),
+        model=folder / "model.safetensors",
+        store=folder / "receipts.sqlite",
+        service_key=key,
+        mask_key=None,
+        allowed=None,
+        tls_certificate=None,
+        tls_key=None,
+        limits=Limits(threads=1, read_s=5.0, answer_s=20.0),
+    )
 
 
 @contextmanager
 def serving(folder, workers=2):
     """Serve a model with so many processes; yields the service, its address and the processes."""
     service = small_service()
-    with Serving(listen("127.0.0.1", 0), plans(service, folder, os.getpid()), workers) as processes:
+    with Serving(listen("127.0.0.1", 0), plan_of(service, folder), workers) as processes:
         looking = threading.Thread(target=processes.run)
         looking.start()
         try:
@@ -213,10 +204,10 @@ PARENT = """
 import os, sys
 from pathlib import Path
 from lying_service import small_service
-from test_service_processes import plans
+from test_service_processes import plan_of
 from twopm_flower.inference.serving import Serving, listen
 folder = Path(sys.argv[1])
-with Serving(listen("127.0.0.1", 0), plans(small_service(), folder, os.getpid()), 2) as serving:
+with Serving(listen("127.0.0.1", 0), plan_of(small_service(), folder), 2) as serving:
     print(serving.address[1], *serving.pids, flush=True)
     serving.run()
 """

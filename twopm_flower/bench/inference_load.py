@@ -19,6 +19,7 @@ from twopm_flower.bench.inference_report import LoadFigures
 from twopm_flower.bench.progress import Progress
 from twopm_flower.errors import BenchmarkError, PrivacyError, RecordError
 from twopm_flower.inference.envelope import pack_request, unpack_answer
+from twopm_flower.inference.service import Limits
 from twopm_flower.inference.serving import START_S, Serving, listen
 from twopm_flower.inference.worker import Plan
 from twopm_flower.privacy.layout import Layout
@@ -129,26 +130,17 @@ def _service(folder: Path, model: MadeUpModel, workers: int) -> Iterator[tuple[s
         max_rows=1,
     )
     listening = listen("127.0.0.1", 0)
-
-    def plan(descriptor: int, metrics: Path) -> Plan:
-        return Plan(
-            descriptor=descriptor,
-            parent=os.getpid(),
-            card=card.to_bytes().decode(),
-            model=file,
-            store=folder / "receipts.sqlite",
-            service_key=key,
-            mask_key=None,
-            allowed=None,
-            metrics=metrics,
-            tls_certificate=None,
-            tls_key=None,
-            in_flight=64,
-            threads=2,
-            read_s=15.0,
-            answer_s=_ANSWER_LIMIT_S,
-        )
-
+    plan = Plan(
+        card=card.to_bytes().decode(),
+        model=file,
+        store=folder / "receipts.sqlite",
+        service_key=key,
+        mask_key=None,
+        allowed=None,
+        tls_certificate=None,
+        tls_key=None,
+        limits=Limits(answer_s=_ANSWER_LIMIT_S),
+    )
     with Serving(listening, plan, workers) as serving:
         keeper = threading.Thread(target=serving.run, daemon=True)
         keeper.start()

@@ -110,7 +110,7 @@ def serve(  # noqa: PLR0917  # one parameter for each option
         tls_key=None if tls_key is None else tls_key.absolute(),
         limits=Limits(in_flight=in_flight),
     )
-    opened = open_service(home_of(home), choices, parent=os.getpid())
+    opened = open_service(home_of(home), choices)
     listening = listen(host, port)
     with (
         opened.anchorer,

@@ -7,18 +7,18 @@ once than can be answered in time: whoever comes then is told when to come again
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
 from safetensors.numpy import save
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -63,10 +63,10 @@ class Limits:
         Seconds after which a request is told to come again.
     """
 
-    in_flight: int = 64
+    in_flight: Annotated[int, Field(ge=1)] = 64
     reading: int = 1024
     held_bytes: int = 256 * 1024 * 1024
-    threads: int = 2
+    threads: Annotated[int, Field(ge=1)] = 2
     read_s: float = 15.0
     answer_s: float = 30.0
 
@@ -278,12 +278,9 @@ def create_app(desk: Desk, limits: Limits | None = None, metrics: Metrics | None
     async def count(
         request: Request, forward: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        started = time.perf_counter()
         response = await forward(request)
         if request.url.path == "/v1/predictions":
             metrics.requests.labels(str(response.status_code)).inc()
-            took_ms = 1000 * (time.perf_counter() - started)
-            log.debug("prediction: %d in %.1f ms", response.status_code, took_ms)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -9,13 +10,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from twopm_flower.errors import InferenceError
-from twopm_flower.inference.metrics import forget_process
+from twopm_flower.inference.metrics import FOLDER_VARIABLE, forget_process
 from twopm_flower.inference.worker import GRACE_S, Plan
 
 START_S: Final = 60.0
@@ -40,14 +40,12 @@ class Serving:
     ----------
     listening : socket.socket
         Bound and listening.
-    plan : callable
-        Returns the plan of a worker for the descriptor of the socket and the folder of metrics.
+    plan : Plan
+        What each worker is told.
     workers : int
     """
 
-    def __init__(
-        self, listening: socket.socket, plan: Callable[[int, Path], Plan], workers: int
-    ) -> None:
+    def __init__(self, listening: socket.socket, plan: Plan, workers: int) -> None:
         self._listening = listening
         self._plan = plan
         self._count = workers
@@ -124,13 +122,16 @@ class Serving:
     def _start(self) -> "subprocess.Popen[bytes]":
         descriptor = self._listening.fileno()
         worker = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            _COMMAND, stdin=subprocess.PIPE, pass_fds=(descriptor,)
+            (*_COMMAND, str(descriptor), str(os.getpid())),
+            stdin=subprocess.PIPE,
+            pass_fds=(descriptor,),
+            # Read when prometheus_client is imported, so that workers add up.
+            env={**os.environ, FOLDER_VARIABLE: self._folder.name},
         )
         self._started[worker.pid] = time.monotonic()
         if worker.stdin is not None:
-            plan = self._plan(descriptor, Path(self._folder.name))
             with contextlib.suppress(BrokenPipeError):
-                worker.stdin.write(plan.model_dump_json().encode() + b"\n")
+                worker.stdin.write(self._plan.model_dump_json().encode() + b"\n")
                 worker.stdin.close()
         return worker
 

@@ -1,7 +1,6 @@
 """From a coordinator's home to a service: which model, whose keys, what its workers are told."""
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +28,6 @@ from twopm_flower.signer.keystore import LocalSigner, create_key_file
 KEY_FILE: Final = "service.key"
 MASK_KEY_FILE: Final = "mask.key"
 STORE_FILE: Final = "receipts.sqlite"
-
 MASK_KEY_BYTES: Final = 32
 MOST_MODEL_BYTES: Final = 256 * 1024 * 1024
 
@@ -85,20 +83,20 @@ class OpenedService:
     Attributes
     ----------
     model : ServedModel
-    plan : callable
-        Returns a worker's plan for a socket's descriptor and the folder of metrics.
+    plan : Plan
+        What its workers are told.
     store : ReceiptStore
     anchorer : Anchorer
         Not started.
     """
 
     model: ServedModel
-    plan: Callable[[int, Path], Plan]
+    plan: Plan
     store: ReceiptStore
     anchorer: Anchorer
 
 
-def open_service(home: Path, choices: ServiceChoices, *, parent: int) -> OpenedService:
+def open_service(home: Path, choices: ServiceChoices) -> OpenedService:
     """Check a model against its chain, and open what a service of it needs.
 
     Parameters
@@ -107,8 +105,6 @@ def open_service(home: Path, choices: ServiceChoices, *, parent: int) -> OpenedS
         Of a coordinator: its account pays for anchoring. The key that signs receipts is made
         there, below ``inference``, if there is none.
     choices : ServiceChoices
-    parent : int
-        The process that workers end with.
 
     Raises
     ------
@@ -151,27 +147,17 @@ def open_service(home: Path, choices: ServiceChoices, *, parent: int) -> OpenedS
         write_secret_file(kept, data)
     mask_key = None if choices.weights == "public" else _mask_key(folder / MASK_KEY_FILE)
     store_file = folder / STORE_FILE
-    card = model.card.to_bytes().decode()
-
-    def plan(descriptor: int, metrics: Path) -> Plan:
-        return Plan(
-            descriptor=descriptor,
-            parent=parent,
-            card=card,
-            model=kept,
-            store=store_file,
-            service_key=folder / KEY_FILE,
-            mask_key=mask_key,
-            allowed=choices.allowed,
-            metrics=metrics,
-            tls_certificate=choices.tls_certificate,
-            tls_key=choices.tls_key,
-            in_flight=choices.limits.in_flight,
-            threads=choices.limits.threads,
-            read_s=choices.limits.read_s,
-            answer_s=choices.limits.answer_s,
-        )
-
+    plan = Plan(
+        card=model.card.to_bytes().decode(),
+        model=kept,
+        store=store_file,
+        service_key=folder / KEY_FILE,
+        mask_key=mask_key,
+        allowed=choices.allowed,
+        tls_certificate=choices.tls_certificate,
+        tls_key=choices.tls_key,
+        limits=choices.limits,
+    )
     store = ReceiptStore(store_file)
     anchorer = Anchorer(store, connector, offer.issuer, every_s=choices.anchor_every_s)
     return OpenedService(model, plan, store, anchorer)

@@ -10,7 +10,8 @@ from service_process import desk_of
 from service_requests import ANOTHER, NOW, REQUESTER, ask, plain_scores
 
 from twopm_flower.errors import InferenceRefused
-from twopm_flower.inference.desk import CLOCK_TOLERANCE_S, BudgetUsed
+from twopm_flower.inference.desk import BudgetUsed
+from twopm_flower.inference.envelope import CLOCK_TOLERANCE_S
 from twopm_flower.privacy import linear_numba
 from twopm_flower.privacy.linear_frame import request_digest, response_digest
 from twopm_flower.privacy.linear_service import mask_commitment, mask_seed_for

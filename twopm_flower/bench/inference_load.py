@@ -18,7 +18,7 @@ from twopm_flower.bench.inference import FEATURES, RANGE, MadeUpModel
 from twopm_flower.bench.inference_report import LoadFigures
 from twopm_flower.bench.progress import Progress
 from twopm_flower.errors import BenchmarkError, PrivacyError, RecordError
-from twopm_flower.inference.envelope import pack_request, unpack_answer
+from twopm_flower.inference.envelope import OCTETS, pack_request, unpack_answer
 from twopm_flower.inference.service import Limits
 from twopm_flower.inference.serving import START_S, Serving, listen
 from twopm_flower.inference.worker import Plan
@@ -32,7 +32,6 @@ from twopm_flower.records.statements import sign
 from twopm_flower.records.terms import model_digest
 from twopm_flower.signer.keystore import LocalSigner, create_key_file
 
-OCTETS: Final = {"Content-Type": "application/octet-stream"}
 _ANSWER_LIMIT_S: Final = 30.0
 _WARM_UP: Final = 50
 
@@ -195,7 +194,9 @@ async def _send(url: str, asked: Sequence[_Asked], rate: float) -> list[tuple[by
             due = start + number / rate
             await asyncio.sleep(due - loop.time())
             try:
-                answer = await client.post("/v1/predictions", content=body, headers=OCTETS)
+                answer = await client.post(
+                    "/v1/predictions", content=body, headers={"Content-Type": OCTETS}
+                )
             except httpx.TransportError:
                 return None
             return (answer.content, loop.time() - due) if answer.status_code == 200 else None

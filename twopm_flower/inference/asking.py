@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from twopm_flower.errors import InferenceMismatch, PrivacyError, RecordError, SignatureError
 from twopm_flower.inference.agreed_model import AgreedModel
-from twopm_flower.inference.envelope import pack_request, unpack_answer
+from twopm_flower.inference.envelope import CLOCK_TOLERANCE_S, pack_request, unpack_answer
 from twopm_flower.privacy.linear_frame import request_digest, response_digest
 from twopm_flower.privacy.linear_parameters import Preset
 from twopm_flower.privacy.linear_request import RequestKey, encrypt_rows, open_scores
@@ -22,7 +22,6 @@ from twopm_flower.records.inference import (
 from twopm_flower.records.merkle import receipt_leaf, root_from_proof
 from twopm_flower.records.statements import Signed, TypedDataSigner, sign
 
-CLOCK_TOLERANCE_S: Final = 300
 MOST_RECEIPT_BYTES: Final = 64 * 1024
 """What an answer has beside the encrypted scores: their header, and the signed receipt."""
 MOST_ANSWER_BYTES: Final = 512 * 1024 * 1024

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from twopm_flower.errors import DataError, InferenceMismatch, InferenceRefused, RecordError
 from twopm_flower.inference.agreed_model import AgreedModel, ClientPolicy, agree
 from twopm_flower.inference.asking import Answered, encrypt_request, open_answer, with_anchoring
+from twopm_flower.inference.envelope import OCTETS
 from twopm_flower.inference.http_steps import Flow, Retries, Send, ask
 from twopm_flower.inference.prediction_frame import prediction_frame
 from twopm_flower.inference.receipt_folder import ReceiptFolder, kept_receipts
@@ -30,7 +31,6 @@ RECEIPT_PATH: Final = "/v1/receipts"
 MOST_CARD_BYTES: Final = 1024 * 1024
 MOST_ANCHORING_BYTES: Final = 64 * 1024
 NOT_FOUND: Final = 404
-OCTETS: Final = "application/octet-stream"
 
 
 class ClientFlow:

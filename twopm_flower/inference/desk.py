@@ -18,14 +18,13 @@ from twopm_flower.errors import (
     RecordError,
     SignatureError,
 )
-from twopm_flower.inference.envelope import pack_answer, unpack_request
+from twopm_flower.inference.envelope import CLOCK_TOLERANCE_S, pack_answer, unpack_request
 from twopm_flower.inference.receipt_store import Batch, ReceiptStore, anchoring_of
 from twopm_flower.inference.served_model import ServedModel
 from twopm_flower.privacy import linear_numpy
 from twopm_flower.privacy.linear_frame import (
     LinearRequest,
     parse_request,
-    request_digest,
     response_digest,
 )
 from twopm_flower.privacy.linear_service import (
@@ -38,7 +37,6 @@ from twopm_flower.records.inference import Anchoring, PredictionReceipt, Predict
 from twopm_flower.records.merkle import MerkleTree, receipt_leaf
 from twopm_flower.records.statements import Signed, TypedDataSigner, sign
 
-CLOCK_TOLERANCE_S: Final = 300
 MOST_TREES: Final = 64
 """Of how many batches a worker keeps the trees that proofs are read from."""
 
@@ -157,7 +155,7 @@ class Desk:
         self._check_statement(signed.statement)
         request = self._parsed(frame)
         said = signed.statement
-        if (request_digest(frame), request.rows) != (said.request_digest, said.rows):
+        if (request.digest, request.rows) != (said.request_digest, said.rows):
             raise InferenceRefused("what is signed is about other encrypted rows", status=400)
         try:
             signed.check(self.model.domain)

@@ -18,6 +18,12 @@ from twopm_flower.records.canonical import canonical_bytes, parse_canonical
 from twopm_flower.records.inference import PredictionReceipt, PredictionRequest
 from twopm_flower.records.statements import Signed, parse_signed, signed_type
 
+OCTETS: Final = "application/octet-stream"
+"""The media type of both."""
+PROBLEM: Final = "application/problem+json"
+"""The media type of a refusal (RFC 9457)."""
+CLOCK_TOLERANCE_S: Final = 300
+"""How far the time in what one side signed may be from the other side's, in seconds."""
 REQUEST_MAGIC: Final = b"TPI1"
 ANSWER_MAGIC: Final = b"TPO1"
 MOST_STATEMENT_BYTES: Final = 16 * 1024

@@ -15,9 +15,9 @@ from typing import Any, Final, TypeVar
 import pydantic_core
 
 from twopm_flower.errors import InferenceMismatch, InferenceRefused, InferenceUnavailable
+from twopm_flower.inference.envelope import PROBLEM
 from twopm_flower.records.printable import printable
 
-PROBLEM: Final = "application/problem+json"
 MOST_PROBLEM_BYTES: Final = 64 * 1024
 WORTH_TRYING_AGAIN: Final = frozenset({408, 429, 502, 503, 504})
 FIRST_PAUSE_S: Final = 0.2

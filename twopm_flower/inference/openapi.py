@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
-OCTETS: Final = "application/octet-stream"
-PROBLEM: Final = "application/problem+json"
+from twopm_flower.inference.envelope import OCTETS, PROBLEM
 
 
 def described(kind: str) -> dict[int | str, dict[str, Any]]:

@@ -103,18 +103,12 @@ class ReceiptStore:
     def find(self, request_digest: str, requester: str) -> Signed[PredictionReceipt] | None:
         """Return the receipt of a request that was answered before, or None."""
         with self._lock:
-            row = self._connection.execute(
-                "SELECT signed FROM receipts WHERE request = ? AND requester = ?",
-                (request_digest, requester),
-            ).fetchone()
-        return None if row is None else signed_type(PredictionReceipt).from_bytes(row[0])
+            return self._find(request_digest, requester)
 
     def wait_for_budget(
         self, budget: QueryBudget | None, requester: str, rows: int, now: int
     ) -> int:
         """Return for how many seconds a requester has to wait until so many rows are left to it."""
-        if budget is None:
-            return 0
         with self._lock:
             return self._wait(budget, requester, rows, now)
 
@@ -135,16 +129,12 @@ class ReceiptStore:
         """
         said = receipt.statement
         with self._lock, writing(self._connection):
-            row = self._connection.execute(
-                "SELECT signed FROM receipts WHERE request = ? AND requester = ?",
-                (said.request_digest, said.requester),
-            ).fetchone()
-            if row is not None:
-                return signed_type(PredictionReceipt).from_bytes(row[0]), 0
-            if budget is not None:
-                wait_s = self._wait(budget, said.requester, said.rows, said.issued_at)
-                if wait_s:
-                    return receipt, wait_s
+            known = self._find(said.request_digest, said.requester)
+            if known is not None:
+                return known, 0
+            wait_s = self._wait(budget, said.requester, said.rows, said.issued_at)
+            if wait_s:
+                return receipt, wait_s
             self._connection.execute(
                 "INSERT INTO receipts (request, requester, digest, rows, issued_at, signed)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -236,7 +226,16 @@ class ReceiptStore:
             ).fetchall()
         return [str(digest) for (digest,) in found]
 
-    def _wait(self, budget: QueryBudget, requester: str, rows: int, now: int) -> int:
+    def _find(self, request_digest: str, requester: str) -> Signed[PredictionReceipt] | None:
+        row = self._connection.execute(
+            "SELECT signed FROM receipts WHERE request = ? AND requester = ?",
+            (request_digest, requester),
+        ).fetchone()
+        return None if row is None else signed_type(PredictionReceipt).from_bytes(row[0])
+
+    def _wait(self, budget: QueryBudget | None, requester: str, rows: int, now: int) -> int:
+        if budget is None:
+            return 0
         since = now - budget.period_s
         (total,) = self._connection.execute(
             "SELECT coalesce(sum(rows), 0) FROM receipts WHERE requester = ? AND issued_at > ?",

@@ -26,9 +26,10 @@ from starlette.requests import ClientDisconnect
 from twopm_flower import __version__
 from twopm_flower.errors import InferenceRefused, TwopmError
 from twopm_flower.inference.desk import Answered, BudgetUsed, Desk
-from twopm_flower.inference.envelope import MOST_STATEMENT_BYTES
+from twopm_flower.inference.envelope import MOST_STATEMENT_BYTES, OCTETS, PROBLEM
 from twopm_flower.inference.metrics import Metrics
-from twopm_flower.inference.openapi import OCTETS, PROBLEM, described, problems
+from twopm_flower.inference.openapi import described, problems
+from twopm_flower.privacy.frame import RESIDUE_BYTES
 from twopm_flower.privacy.linear_parameters import LinearParameters
 from twopm_flower.records.canonical import canonical_bytes
 from twopm_flower.records.inference import Anchoring
@@ -363,7 +364,7 @@ def most_request_bytes(parameters: LinearParameters, max_rows: int) -> int:
     residues = max(
         parameters.request_residues("latency", 1), parameters.request_residues("batch", max_rows)
     )
-    return MOST_STATEMENT_BYTES + _MOST_FRAME_HEADER_BYTES + 7 * residues
+    return MOST_STATEMENT_BYTES + _MOST_FRAME_HEADER_BYTES + RESIDUE_BYTES * residues
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -23,8 +23,8 @@ from typing import Final
 import numpy as np
 
 from twopm_flower.errors import BindingError, FrameError, PrivacyError
-from twopm_flower.privacy.frame import residues_to_bytes, words_from_bytes
-from twopm_flower.privacy.linear_parameters import RESIDUE_BYTES, LinearParameters, Preset
+from twopm_flower.privacy.frame import RESIDUE_BYTES, residues_to_bytes, words_from_bytes
+from twopm_flower.privacy.linear_parameters import LinearParameters, Preset
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import Residues, as_residues
 from twopm_flower.privacy.sampling import PUBLIC_SEED_BYTES

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Self, get_args
 import numpy.typing as npt
 
 from twopm_flower.errors import ConfigError, RecordError
+from twopm_flower.privacy.frame import RESIDUE_BYTES
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, RESIDUE_BITS
 from twopm_flower.records.canonical import canonical_bytes
@@ -33,7 +34,6 @@ A requester that makes up its public key reads so many bits of u, 323 coefficien
 a problem of degree 1725 that it would have to solve by itself.
 """
 
-RESIDUE_BYTES: Final = 7
 MOST_FEATURES: Final = RING_DEGREE
 MOST_CLASSES: Final = 2048
 MOST_INPUT_BITS: Final = 20

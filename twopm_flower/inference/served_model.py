@@ -10,15 +10,20 @@ import numpy.typing as npt
 
 from twopm_flower.chain.facts import Finalisation
 from twopm_flower.datasets.features import FeatureEncoder
-from twopm_flower.errors import ConfigError, DataError, LayoutError, PrivacyError
+from twopm_flower.errors import ConfigError, DataError, PrivacyError
 from twopm_flower.inference.links import link_of
 from twopm_flower.privacy.layout import Layout, layout_of
-from twopm_flower.privacy.linear_model import PreparedLinear, QuantisedLinear
+from twopm_flower.privacy.linear_model import (
+    LinearArrays,
+    PreparedLinear,
+    QuantisedLinear,
+    is_linear,
+)
 from twopm_flower.privacy.linear_parameters import LinearParameters, WeightsPolicy
 from twopm_flower.records.bundle import Deployment
 from twopm_flower.records.inference import ModelCard, QueryBudget
 from twopm_flower.records.statements import Domain
-from twopm_flower.records.terms import TaskTerms, model_digest
+from twopm_flower.records.terms import TaskTerms
 
 CLASS_NAMES: dict[str, tuple[str, str]] = {
     "pass": ("fail", "pass"),
@@ -26,7 +31,6 @@ CLASS_NAMES: dict[str, tuple[str, str]] = {
 }
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-Floats = npt.NDArray[np.float32]
 
 
 class FinalisedTasks(Protocol):
@@ -119,9 +123,9 @@ class ServedModel:
             The chain does not answer.
         """
         layout = layout_of(terms)
-        weight, bias = _linear_arrays(layout, arrays)
-        digest = model_digest(layout.digest, weight.tobytes() + bias.tobytes())
-        _check_final(chain, task_id, digest)
+        found = _linear_arrays(layout, arrays)
+        weight, bias = found.weight, found.bias
+        _check_final(chain, task_id, found.digest)
         encoder = _encoder_of(terms)
         if weight.shape != (1, encoder.n_features):
             raise ConfigError(
@@ -135,7 +139,7 @@ class ServedModel:
         card = ModelCard(
             deployment=deployment,
             task_id=task_id,
-            model_digest=digest,
+            model_digest=found.digest,
             layout=layout.to_dict(),
             model_family=family,
             link=link_of(family, len(weight)),
@@ -164,12 +168,14 @@ class ServedModel:
             The arrays are not those of the card's model.
         """
         layout = Layout.from_dict(card.layout)
-        weight, bias = _linear_arrays(layout, arrays)
-        if model_digest(layout.digest, weight.tobytes() + bias.tobytes()) != card.model_digest:
+        found = _linear_arrays(layout, arrays)
+        if found.digest != card.model_digest:
             raise ConfigError("the model's arrays are not those of its card")
         parameters = LinearParameters.from_dict(card.parameters)
-        prepared = PreparedLinear.of(QuantisedLinear.of(weight, bias, parameters), parameters)
-        return cls(card, prepared, {layout.arrays[0][0]: weight, layout.arrays[1][0]: bias})
+        quantised = QuantisedLinear.of(found.weight, found.bias, parameters)
+        prepared = PreparedLinear.of(quantised, parameters)
+        (weight, _), (bias, _) = layout.arrays
+        return cls(card, prepared, {weight: found.weight, bias: found.bias})
 
     @cached_property
     def card_digest(self) -> str:
@@ -207,21 +213,17 @@ def _encoder_of(terms: TaskTerms) -> FeatureEncoder:
         ) from error
 
 
-def _linear_arrays(layout: Layout, arrays: Arrays) -> tuple[Floats, Floats]:
-    """Return weight (K, d) and bias (K,), as little-endian float32 in C order."""
-    shapes = [shape for _, shape in layout.arrays]
-    if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
+def _linear_arrays(layout: Layout, arrays: Arrays) -> LinearArrays:
+    if not is_linear(layout):
         raise ConfigError(
-            f"a model with arrays of the shapes {shapes} cannot be served",
+            f"a model with arrays of the shapes {[shape for _, shape in layout.arrays]} cannot be "
+            "served",
             hint="Private predictions are for linear models: weights (K, d) and biases (K,).",
         )
     try:
-        # Checks names, shapes and values.
-        layout.flatten(arrays)
-    except (LayoutError, PrivacyError) as error:
+        return LinearArrays.of(layout, arrays)
+    except PrivacyError as error:
         raise ConfigError(
             f"the model is not one of its task: {error.message}",
             hint="Give the model of the last round: 'twopm model export' in a node's home.",
         ) from error
-    weight, bias = (np.ascontiguousarray(arrays[name], dtype="<f4") for name, _ in layout.arrays)
-    return weight, bias

@@ -1,5 +1,6 @@
 """A linear model as the integers that encrypted features are multiplied by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -8,10 +9,51 @@ import numpy.typing as npt
 
 from twopm_flower.errors import PrivacyError
 from twopm_flower.privacy import ring_numpy
+from twopm_flower.privacy.layout import Layout
 from twopm_flower.privacy.linear_digits import Integers, digits_of, rounded
 from twopm_flower.privacy.linear_parameters import LinearParameters
 from twopm_flower.privacy.parameters import RING_DEGREE
 from twopm_flower.privacy.residues import MODULUS, Residues
+from twopm_flower.records.terms import model_digest
+
+
+def is_linear(layout: Layout) -> bool:
+    """Return whether a model of this layout is linear: weights (K, d), then biases (K,)."""
+    shapes = [shape for _, shape in layout.arrays]
+    return len(shapes) == 2 and len(shapes[0]) == 2 and shapes[1] == shapes[0][:1]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearArrays:
+    """Weights and biases of a model of a linear layout.
+
+    Attributes
+    ----------
+    weight, bias : ndarray of float32, shapes (K, d) and (K,)
+        Little-endian, in C order.
+    digest : str
+        The model's, as the chain has it.
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    digest: str
+
+    @classmethod
+    def of(cls, layout: Layout, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return the arrays of a model whose layout `is_linear`.
+
+        Raises
+        ------
+        LayoutError, HeadroomError
+            They are not those of the layout, or hold a value that is not finite.
+        """
+        # Checks names, shapes and values.
+        layout.flatten(arrays)
+        weight, bias = (
+            np.ascontiguousarray(arrays[name], dtype="<f4") for name, _ in layout.arrays
+        )
+        return cls(weight, bias, model_digest(layout.digest, weight.tobytes() + bias.tobytes()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,20 +1,19 @@
 """Steps 6 to 9 of a receipt: the answer computed again, the model and the batch on chain."""
 
-import numpy as np
-import numpy.typing as npt
-
 from twopm_flower.errors import PrivacyError, ProvableFault, VerificationError
 from twopm_flower.privacy.layout import Layout
 from twopm_flower.privacy.linear_frame import response_digest
-from twopm_flower.privacy.linear_model import PreparedLinear, QuantisedLinear
+from twopm_flower.privacy.linear_model import (
+    LinearArrays,
+    PreparedLinear,
+    QuantisedLinear,
+    is_linear,
+)
 from twopm_flower.privacy.linear_service import answer
 from twopm_flower.records.inference import Anchoring
 from twopm_flower.records.merkle import receipt_leaf, root_from_proof
-from twopm_flower.records.terms import model_digest
 from twopm_flower.verify.receipt_subject import ModelArrays, ReceiptSubject
 from twopm_flower.verify.stepping import SkippedStep, require
-
-Floats = npt.NDArray[np.float32]
 
 
 def redo_answer(subject: ReceiptSubject) -> str:
@@ -31,9 +30,9 @@ def redo_answer(subject: ReceiptSubject) -> str:
     if subject.card.weights == "secret" and seed is None:
         raise SkippedStep("the answer is masked, and the file has no mask seed: ask the service")
     request = subject.request
-    weight, bias = linear_arrays(subject, subject.arrays)
+    model = linear_arrays(subject, subject.arrays)
     try:
-        quantised = QuantisedLinear.of(weight, bias, subject.parameters)
+        quantised = QuantisedLinear.of(model.weight, model.bias, subject.parameters)
     except PrivacyError as error:
         raise _fault(subject, f"parameters that its model does not fit: {error.message}") from error
     prepared = PreparedLinear.of(quantised, subject.parameters)
@@ -56,8 +55,8 @@ def _fault(subject: ReceiptSubject, signed: str) -> ProvableFault:
     )
 
 
-def linear_arrays(subject: ReceiptSubject, arrays: ModelArrays) -> tuple[Floats, Floats]:
-    """Return weight (K, d) and bias (K,) of a model, if it is the one of the receipt.
+def linear_arrays(subject: ReceiptSubject, arrays: ModelArrays) -> LinearArrays:
+    """Return weights and biases of a model, if it is the one of the receipt.
 
     Raises
     ------
@@ -65,24 +64,20 @@ def linear_arrays(subject: ReceiptSubject, arrays: ModelArrays) -> tuple[Floats,
         It is another one, which says nothing about the service.
     """
     layout = Layout.from_dict(subject.card.layout)
-    shapes = [shape for _, shape in layout.arrays]
-    if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
+    if not is_linear(layout):
+        shapes = [shape for _, shape in layout.arrays]
         raise VerificationError(f"the card's layout {shapes} is not that of a linear model")
-    names = [name for name, _ in layout.arrays]
     try:
-        # Checks names, shapes and values.
-        layout.flatten(arrays)
+        found = LinearArrays.of(layout, arrays)
     except PrivacyError as error:
         raise VerificationError(f"the model given is not that of the receipt: {error}") from error
-    ordered = [np.ascontiguousarray(arrays[name], dtype="<f4") for name in names]
-    digest = model_digest(layout.digest, b"".join(array.tobytes() for array in ordered))
-    if digest != subject.answered.model_digest:
+    if found.digest != subject.answered.model_digest:
         raise VerificationError(
-            f"the model given has the digest {digest}; the receipt is about "
+            f"the model given has the digest {found.digest}; the receipt is about "
             f"{subject.answered.model_digest}",
             hint="This says nothing about the service: give the model that it served.",
         )
-    return ordered[0], ordered[1]
+    return found
 
 
 def check_model(subject: ReceiptSubject) -> str:

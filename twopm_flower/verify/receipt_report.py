@@ -1,15 +1,15 @@
 """What the verification of a receipt found: one result per step, and what follows from all."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from twopm_flower.verify.report import StepResult
+from twopm_flower.verify.report import StepResult, Verdict
 
 ReceiptLevel = Literal["redone", "compared", "signed"]
 
 
 @dataclass(frozen=True)
-class ReceiptReport:
+class ReceiptReport(Verdict):
     """The outcome of verifying a receipt.
 
     Attributes
@@ -52,24 +52,3 @@ class ReceiptReport:
     anchored: bool
     fault: bool
     notes: tuple[str, ...]
-
-    @property
-    def first_failure(self) -> StepResult | None:
-        """The step that failed, or None."""
-        return next((step for step in self.steps if step.status == "failed"), None)
-
-    @property
-    def exit_code(self) -> int:
-        """0 when all steps hold, 1 when one failed, 2 when all hold but it is not anchored."""
-        if self.first_failure is not None:
-            return 1
-        return 0 if self.anchored else 2
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as a JSON value."""
-        failure = self.first_failure
-        return {
-            **asdict(self),
-            "first_failure": None if failure is None else failure.number,
-            "exit_code": self.exit_code,
-        }

@@ -33,6 +33,34 @@ class StepResult:
     seconds: float
 
 
+class Verdict:
+    """What follows from the steps of a checklist: a base of reports, which are dataclasses."""
+
+    steps: tuple[StepResult, ...]
+    anchored: bool
+
+    @property
+    def first_failure(self) -> StepResult | None:
+        """The step that failed and ended the checklist, or None."""
+        return next((step for step in self.steps if step.status == "failed"), None)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all steps hold, 1 when one failed, 2 when all hold but no chain confirms it."""
+        if self.first_failure is not None:
+            return 1
+        return 0 if self.anchored else 2
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON value."""
+        failure = self.first_failure
+        return {
+            **asdict(self),  # type: ignore[call-overload]  # of a report
+            "first_failure": None if failure is None else failure.number,
+            "exit_code": self.exit_code,
+        }
+
+
 @dataclass(frozen=True)
 class ModelMetrics:
     """What is known about the model of one round, as sums over the nodes that took part.
@@ -60,7 +88,7 @@ class ModelMetrics:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Verdict):
     """The outcome of a verification.
 
     Attributes
@@ -94,24 +122,3 @@ class Report:
     finalised: bool
     metrics: tuple[ModelMetrics, ...]
     notes: tuple[str, ...]
-
-    @property
-    def first_failure(self) -> StepResult | None:
-        """The first step that failed, or None."""
-        return next((step for step in self.steps if step.status == "failed"), None)
-
-    @property
-    def exit_code(self) -> int:
-        """0 when all steps hold, 1 when one failed, 2 when all hold but no chain confirms it."""
-        if self.first_failure is not None:
-            return 1
-        return 0 if self.anchored else 2
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as a JSON value."""
-        failure = self.first_failure
-        return {
-            **asdict(self),
-            "first_failure": None if failure is None else failure.number,
-            "exit_code": self.exit_code,
-        }
